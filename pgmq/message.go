@@ -1,8 +1,12 @@
 package pgmq
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Message is one message as a queue holds it: a row of pgmq.message_record.
@@ -33,3 +37,22 @@ type Outgoing struct {
 
 // GroupHeader is the header whose value names the FIFO group of a message (pgmq.read_grouped).
 const GroupHeader = "x-pgmq-group"
+
+// scanMessage reads a row whose columns are those of pgmq.message_record.
+func scanMessage(row pgx.CollectableRow) (Message, error) {
+	var (
+		m        Message
+		lastRead *time.Time
+	)
+	err := row.Scan(&m.ID, &m.ReadCount, &m.EnqueuedAt, &lastRead, &m.VisibleAt, (*[]byte)(&m.Body), (*[]byte)(&m.Headers))
+	if lastRead != nil {
+		m.LastReadAt = *lastRead
+	}
+	return m, err
+}
+
+// sortByID puts messages in the order of sending; PGMQ's reads pick the oldest ones, but return them
+// in any order.
+func sortByID(msgs []Message) {
+	slices.SortFunc(msgs, func(a, b Message) int { return cmp.Compare(a.ID, b.ID) })
+}

@@ -1,0 +1,76 @@
+package pgmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Binding says that messages whose routing key matches Pattern go to Queue.
+type Binding struct {
+	Pattern string
+	Queue   string
+	BoundAt time.Time
+}
+
+// BindTopic sends a copy of every message whose routing key matches pattern to queue, from now on
+// (pgmq.bind_topic). In a pattern, * stands for one segment and # for any text. Binding again is no
+// error; a missing queue is ErrQueueNotFound. It needs PGMQ 1.11.
+func (c *Client) BindTopic(ctx context.Context, pattern, queue string) error {
+	op := operation{"bind_topic", pattern}
+	if err := firstError(ValidateTopicPattern(pattern), ValidateQueueName(queue)); err != nil {
+		return op.fail(err)
+	}
+	err := exec(ctx, c, `select pgmq.bind_topic($1::text, $2::text)`, pattern, queue)
+	if isState(err, stateRaised) {
+		// Both names are valid, so what the function has left to complain of is the queue.
+		err = fmt.Errorf("%w: %q: %w", ErrQueueNotFound, queue, err)
+	}
+	return c.wrap(ctx, op, err)
+}
+
+// UnbindTopic takes a binding back, and says whether there was one (pgmq.unbind_topic).
+func (c *Client) UnbindTopic(ctx context.Context, pattern, queue string) (bool, error) {
+	op := operation{"unbind_topic", pattern}
+	if err := firstError(ValidateTopicPattern(pattern), ValidateQueueName(queue)); err != nil {
+		return false, op.fail(err)
+	}
+	unbound, err := queryOne(ctx, c, pgx.RowTo[bool], `select pgmq.unbind_topic($1::text, $2::text)`, pattern, queue)
+	return unbound, c.wrap(ctx, op, err)
+}
+
+// Bindings returns the bindings of the named queues, or all of them, in the order of patterns and
+// queues (pgmq.list_topic_bindings).
+func (c *Client) Bindings(ctx context.Context, queues ...string) ([]Binding, error) {
+	bindings, err := query(ctx, c, pgx.RowToStructByPos[Binding], `
+		select pattern, queue_name, bound_at
+		from pgmq.list_topic_bindings()
+		where cardinality($1::text[]) = 0 or queue_name = any($1::text[])
+		order by pattern, queue_name`, append([]string{}, queues...))
+	return bindings, c.wrap(ctx, operation{name: "list_topic_bindings"}, err)
+}
+
+// Routes returns the bindings that a message with this routing key would take, without sending one
+// (pgmq.test_routing). Two bindings of one queue still give it one copy.
+func (c *Client) Routes(ctx context.Context, routingKey string) ([]Binding, error) {
+	op := operation{"test_routing", routingKey}
+	if err := ValidateRoutingKey(routingKey); err != nil {
+		return nil, op.fail(err)
+	}
+	routes, err := query(ctx, c, pgx.RowToStructByPos[Binding], `
+		select b.pattern, b.queue_name, b.bound_at
+		from pgmq.test_routing($1::text) as r
+		join pgmq.topic_bindings as b on b.pattern = r.pattern and b.queue_name = r.queue_name
+		order by b.pattern, b.queue_name`, routingKey)
+	return routes, c.wrap(ctx, op, err)
+}
+
+// isState says whether err came from the server with this SQLSTATE.
+func isState(err error, state string) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == state
+}

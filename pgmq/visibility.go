@@ -1,0 +1,87 @@
+package pgmq
+
+import (
+	"context"
+	"math"
+	"time"
+)
+
+// Visibility is an instant until which a message stays hidden; see VisibleIn and VisibleAt. The zero
+// value is "now". It is an option of every way to send, and what SetVisibility sets.
+type Visibility struct {
+	in time.Duration
+	at time.Time
+}
+
+// VisibleIn hides a message for d from the server's now on, to the microsecond. d must not be
+// negative; 0 makes it visible at once.
+func VisibleIn(d time.Duration) Visibility { return Visibility{in: d} }
+
+// VisibleAt hides a message until t. An instant that has passed makes it visible at once.
+func VisibleAt(t time.Time) Visibility { return Visibility{at: t} }
+
+func (v Visibility) applySend(o *sendOptions) { o.visibility = v }
+
+// now says whether nothing is to be hidden.
+func (v Visibility) now() bool { return v.in == 0 && v.at.IsZero() }
+
+func (v Visibility) validate() error {
+	if v.in < 0 {
+		return &ValueError{Name: "visible in", Value: v.in, Rule: "zero or more"}
+	}
+	return nil
+}
+
+// args are the two parameters of visibleAtSQL.
+func (v Visibility) args() (at *time.Time, in int64) {
+	if v.at.IsZero() {
+		return nil, v.in.Microseconds()
+	}
+	return &v.at, 0
+}
+
+// visibleAtSQL is the instant that a Visibility means, on the server's clock; its parameters $1 and
+// $2 are those of args.
+const visibleAtSQL = `coalesce($1::timestamptz, clock_timestamp() + $2::bigint * interval '1 microsecond')`
+
+// SetVisibility hides the messages with these ids until v, counted from now and not from what was
+// set before, and returns them as they are then (pgmq.set_vt). Ids that the queue does not have are
+// missing from the result; no ids are no error.
+func (c *Client) SetVisibility(ctx context.Context, queue string, v Visibility, ids ...int64) ([]Message, error) {
+	op := operation{"set_vt", queue}
+	if err := firstError(ValidateQueueName(queue), v.validate()); err != nil {
+		return nil, op.fail(err)
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	at, in := v.args()
+	msgs, err := query(ctx, c, scanMessage, `
+		select msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers
+		from pgmq.set_vt($3::text, $4::bigint[], `+visibleAtSQL+`)`,
+		at, in, queue, ids)
+	return msgs, c.wrap(ctx, op, err)
+}
+
+// wholeSeconds is d for a parameter of PGMQ that knows only seconds: rounded up, so that no wait
+// becomes none.
+func wholeSeconds(name string, d time.Duration) (int32, error) {
+	if d < 0 {
+		return 0, &ValueError{Name: name, Value: d, Rule: "zero or more"}
+	}
+	s := int64(math.Ceil(d.Seconds()))
+	if s > math.MaxInt32 {
+		return 0, &ValueError{Name: name, Value: d, Rule: "at most 2147483647 seconds"}
+	}
+	return int32(s), nil
+}
+
+// firstError returns the first that is not nil.
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,83 @@
+package pgmqtest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Database is a database for one test.
+type Database struct {
+	// DSN is its connection string.
+	DSN string
+	// Pool is a pool of connections to it, at most 16.
+	Pool *pgxpool.Pool
+	// Server is where it is.
+	Server *Server
+}
+
+// New gives a test a database of its own, with PGMQ installed. It is dropped when the test ends, whoever is
+// still connected to it. With options it is on a server of its own too.
+func New(t testing.TB, opts ...Option) *Database {
+	t.Helper()
+	return serverFor(t, opts).Database(t)
+}
+
+// NewEmpty is New without PGMQ.
+func NewEmpty(t testing.TB, opts ...Option) *Database {
+	t.Helper()
+	return serverFor(t, opts).Empty(t)
+}
+
+func serverFor(t testing.TB, opts []Option) *Server {
+	t.Helper()
+	if len(opts) > 0 {
+		return StartServer(t, opts...)
+	}
+	server, err := sharedServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server
+}
+
+// databaseTimeout limits creating or dropping one database.
+const databaseTimeout = time.Minute
+
+func newDatabase(
+	t testing.TB, server *Server, create func(context.Context) (string, func(context.Context) error, error),
+) *Database {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), databaseTimeout)
+	defer cancel()
+
+	dsn, drop, err := create(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		// A stopped server takes its databases with it.
+		if server.stopped.Load() {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), databaseTimeout)
+		defer cancel()
+		if err := drop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+
+	config, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.MaxConns = 16
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return &Database{DSN: dsn, Pool: pool, Server: server}
+}

@@ -52,9 +52,9 @@ test_reconnect: ## Run the tests that restart Postgres under a running Pub/Sub.
 fuzz: ## Run each fuzz test for FUZZTIME (1m).
 	@found=0; \
 	while IFS=: read -r file function; do \
-		found=1; \
+		found=1; function=$${function#func }; \
 		echo "--- $$function in $$(dirname "$$file")"; \
-		go test -run '^$$' -fuzz "^$${function#func }$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
+		go test -run '^$$' -fuzz "^$$function$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
 	done < <(grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . || true); \
 	[[ $$found == 1 ]] || { echo "there is no fuzz test"; exit 1; }
 

@@ -1,0 +1,217 @@
+package pgmq
+
+import (
+	"container/heap"
+	"context"
+	"time"
+)
+
+// take is the goroutine that keeps the buffer filled: as many messages as will be settled in about a
+// second, fetched in batches while others are being handled.
+func (r *Reader) take() {
+	retry := newRetry()
+	for {
+		n := r.wanted()
+		if n == 0 {
+			if !r.await(r.room, nil) {
+				return
+			}
+			continue
+		}
+		select {
+		case <-r.stop:
+			return
+		default:
+		}
+
+		// Whatever was announced before this read began is seen by it, and whatever comes later
+		// leaves a new wake-up behind.
+		r.watch.forget()
+		msgs, err := r.takeBatch(n)
+		if err != nil {
+			wait := retry.NextBackOff()
+			r.log.Warn("cannot read, trying again", "error", err, "retry_in", wait)
+			timer := time.NewTimer(wait)
+			ok := r.await(nil, timer.C)
+			timer.Stop()
+			if !ok {
+				return
+			}
+			continue
+		}
+		retry.Reset()
+		if msgs < n && !r.awaitMessages() {
+			return
+		}
+	}
+}
+
+func (r *Reader) takeBatch(n int) (int, error) {
+	ctx, cancel := context.WithTimeout(r.life, r.cfg.VisibilityTimeout)
+	defer cancel()
+	asked := time.Now()
+	msgs, err := r.leasing.take(ctx, n)
+	if err != nil {
+		return 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.retries.passed(asked)
+	for _, msg := range msgs {
+		r.buffer = append(r.buffer, &Lease{Message: msg, reader: r, until: r.surely(asked)})
+	}
+	if len(msgs) > 0 {
+		signal(r.ready)
+	}
+	return len(msgs), nil
+}
+
+// surely is until when a lease holds that was asked for at this time: the server counted from later
+// on, and its clock may run a little faster.
+func (r *Reader) surely(asked time.Time) time.Time {
+	return asked.Add(r.cfg.VisibilityTimeout - r.cfg.VisibilityTimeout/10)
+}
+
+// wanted is how many messages to take now; 0 while enough are there.
+func (r *Reader) wanted() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	target := r.cfg.Concurrency - len(r.out) + r.pace.allowance(r.cfg.Buffer)
+	n := min(target-len(r.buffer), r.cfg.Buffer-len(r.buffer)-len(r.out)-r.settling)
+	if len(r.buffer) > 0 && n < (target+1)/2 {
+		return 0 // there is something to hand out: wait until the next read is worth a round trip
+	}
+	return max(n, 0)
+}
+
+// await waits for a signal or a time; false means that the reader was stopped.
+func (r *Reader) await(signal <-chan struct{}, at <-chan time.Time) bool {
+	select {
+	case <-signal:
+	case <-at:
+	case <-r.stop:
+		return false
+	}
+	return true
+}
+
+// awaitMessages waits until the queue, which was just seen empty, may have messages again.
+func (r *Reader) awaitMessages() bool {
+	r.watch.setIdle(true)
+	defer r.watch.setIdle(false)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		var retry <-chan time.Time
+		if at, ok := r.nextRetry(); ok {
+			timer.Reset(time.Until(at))
+			retry = timer.C
+		}
+		select {
+		case <-r.watch.woken:
+			return true
+		case <-retry:
+			return true
+		case <-r.nacks: // it may be due before what was waited for
+		case <-r.stop:
+			return false
+		}
+	}
+}
+
+// nextRetry is when the next message that was nacked here becomes visible.
+func (r *Reader) nextRetry() (time.Time, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.retries) == 0 {
+		return time.Time{}, false
+	}
+	return r.retries[0], true
+}
+
+// handOut moves the oldest buffered lease to its holder, if there is one and a holder is free.
+func (r *Reader) handOut() *Lease {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.buffer) > 0 && len(r.out) < r.cfg.Concurrency {
+		lease := r.buffer[0]
+		r.buffer[0] = nil
+		r.buffer = r.buffer[1:]
+		signal(r.room)
+		if !time.Now().Before(lease.until) {
+			// The process was paused, or the database away: somebody else may have it by now.
+			r.request(lease, settlement{kind: released})
+			continue
+		}
+		lease.open()
+		r.out[lease] = struct{}{}
+		if len(r.buffer) > 0 && len(r.out) < r.cfg.Concurrency {
+			signal(r.ready)
+		}
+		return lease
+	}
+	return nil
+}
+
+// giveBack releases all buffered messages but the first n.
+func (r *Reader) giveBack(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := n; i < len(r.buffer); i++ {
+		r.request(r.buffer[i], settlement{kind: released})
+		r.buffer[i] = nil
+	}
+	r.buffer = r.buffer[:min(n, len(r.buffer))]
+}
+
+// pace measures how many messages are settled in a second.
+type pace struct {
+	last, current int
+}
+
+func (p *pace) settled() { p.current++ }
+
+// allowance is how many messages may be held for later: the mean of this second and the one before,
+// which grows with the first successes and falls to nothing when a handler hangs.
+func (p *pace) allowance(most int) int { return min((p.last+p.current)/2, most) }
+
+// roll begins the next second. A second without work says nothing about the pace.
+func (p *pace) roll(busy bool) {
+	if !busy {
+		p.current = max(p.last, p.current)
+	}
+	p.last, p.current = p.current, 0
+}
+
+// instants is a bounded heap of points in time, the earliest first. The latest are dropped when it is
+// full: polling notices those.
+type instants []time.Time
+
+const mostInstants = 1024
+
+func (h instants) Len() int           { return len(h) }
+func (h instants) Less(i, j int) bool { return h[i].Before(h[j]) }
+func (h instants) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+
+// Push and Pop are those of heap.Interface.
+func (h *instants) Push(x any) { *h = append(*h, x.(time.Time)) }
+
+func (h *instants) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return last
+}
+
+func (h *instants) add(at time.Time) {
+	if len(*h) < mostInstants {
+		heap.Push(h, at)
+	}
+}
+
+// passed drops what lies before now.
+func (h *instants) passed(now time.Time) {
+	for len(*h) > 0 && !(*h)[0].After(now) {
+		heap.Pop(h)
+	}
+}

@@ -1,0 +1,172 @@
+package pgmq
+
+import (
+	"context"
+	"time"
+)
+
+// settlement is what happens to a message whose lease ends.
+type settlement struct {
+	kind  settlementKind
+	delay time.Duration // of a nack
+}
+
+type settlementKind int
+
+const (
+	acked settlementKind = iota
+	nacked
+	released
+)
+
+// settlements are the leases to settle, by kind.
+type settlements struct {
+	acked, nacked, released []*Lease
+}
+
+func (s *settlements) add(l *Lease, how settlement) {
+	switch how.kind {
+	case acked:
+		s.acked = append(s.acked, l)
+	case nacked:
+		l.delay = how.delay
+		s.nacked = append(s.nacked, l)
+	case released:
+		s.released = append(s.released, l)
+	}
+}
+
+// empty says that there is nothing to do.
+func (s *settlements) empty() bool { return len(s.acked)+len(s.nacked)+len(s.released) == 0 }
+
+// settle is what Ack, Nack and Release of a handed out lease come to.
+func (r *Reader) settle(l *Lease, how settlement) {
+	r.mu.Lock()
+	if l.settled {
+		r.mu.Unlock()
+		return
+	}
+	if _, held := r.out[l]; held {
+		delete(r.out, l)
+		r.request(l, how)
+		if how.kind != released {
+			r.pace.settled()
+		}
+	}
+	if len(r.buffer) > 0 {
+		signal(r.ready)
+	}
+	signal(r.room)
+	if len(r.out) == 0 {
+		signal(r.idle)
+	}
+	r.mu.Unlock()
+	l.cancel(nil)
+}
+
+// request asks for a settlement. The caller holds mu.
+func (r *Reader) request(l *Lease, how settlement) {
+	l.settled = true
+	r.settling++
+	r.unmade.add(l, how)
+	signal(r.pending)
+}
+
+// settleAll is the goroutine that settles. While one batch is on its way the next one gathers, so
+// that a lone message does not wait and many share a round trip.
+func (r *Reader) settleAll() {
+	for {
+		batch := r.nextSettlements()
+		if batch.empty() {
+			select {
+			case <-r.pending:
+				continue
+			case <-r.drained:
+				if batch = r.nextSettlements(); batch.empty() {
+					return
+				}
+			}
+		}
+		if !r.make(batch) {
+			return
+		}
+	}
+}
+
+func (r *Reader) nextSettlements() settlements {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	batch := r.unmade
+	r.unmade = settlements{}
+	return batch
+}
+
+// make carries settlements out, trying again until the database answers. It returns false when the
+// reader's life ended before.
+func (r *Reader) make(s settlements) bool {
+	return r.insist(s.acked, r.leasing.ack) && r.insist(s.nacked, r.nack) && r.insist(s.released, r.release)
+}
+
+func (r *Reader) nack(ctx context.Context, leases []*Lease) ([]int64, error) {
+	ids, err := r.leasing.nack(ctx, leases)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, lease := range leases {
+		r.retries.add(now.Add(lease.delay))
+	}
+	signal(r.nacks)
+	return ids, nil
+}
+
+func (r *Reader) release(ctx context.Context, leases []*Lease) ([]int64, error) {
+	ids, err := r.leasing.release(ctx, leases)
+	if err == nil && len(ids) > 0 {
+		// Others may be waiting for exactly these. Where they are not told, they poll.
+		if err := r.leasing.announce(ctx); err != nil {
+			r.log.Debug("cannot notify of messages given back", "error", err)
+		}
+	}
+	return ids, err
+}
+
+func (r *Reader) insist(leases []*Lease, statement func(context.Context, []*Lease) ([]int64, error)) bool {
+	if len(leases) == 0 {
+		return true
+	}
+	sortLeases(leases)
+	retry := newRetry()
+	for again := false; ; again = true {
+		ctx, cancel := context.WithTimeout(r.life, r.cfg.VisibilityTimeout)
+		found, err := statement(ctx, leases)
+		cancel()
+		if err == nil || isGone(err) {
+			r.made(leases, found, again, err)
+			return true
+		}
+		wait := retry.NextBackOff()
+		r.log.Warn("cannot settle, trying again", "messages", len(leases), "error", err, "retry_in", wait)
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-r.life.Done():
+			timer.Stop()
+			return false
+		}
+	}
+}
+
+// made counts leases as settled. Those that the statement did not find were lost, unless an earlier
+// attempt, whose answer did not arrive, had settled them.
+func (r *Reader) made(leases []*Lease, found []int64, again bool, err error) {
+	r.mu.Lock()
+	r.settling -= len(leases)
+	r.mu.Unlock()
+	signal(r.room)
+	if lost := len(leases) - len(found); lost > 0 && !again {
+		r.log.Warn("leases were lost before they were settled: these messages are delivered again", "messages", lost, "error", err)
+	}
+}

@@ -1,0 +1,261 @@
+package pgmq
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// WatcherConfig configures a Watcher.
+type WatcherConfig struct {
+	// PollInterval is how often queues with idle readers are looked at, all of them by one statement.
+	// It bounds how late a message is noticed whose sender does not notify, or whose notification is
+	// lost. Default: 1 s. At least 1 ms.
+	PollInterval time.Duration
+	// DisableListen leaves out LISTEN, as behind a PgBouncer in transaction mode, where notifications
+	// never arrive. Default: false.
+	DisableListen bool
+	// Logger hears of lost connections. Default: silence.
+	Logger *slog.Logger
+}
+
+func (cfg WatcherConfig) withDefaults() WatcherConfig {
+	if cfg.PollInterval == 0 {
+		cfg.PollInterval = time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return cfg
+}
+
+// Validate returns a *ValueError that names the first field with an invalid value. Zero values are
+// valid: they mean the default.
+func (cfg WatcherConfig) Validate() error {
+	if cfg.PollInterval != 0 && cfg.PollInterval < time.Millisecond {
+		return &ValueError{Name: "PollInterval", Value: cfg.PollInterval, Rule: "at least 1ms, or 0 for the default"}
+	}
+	return nil
+}
+
+// Watcher wakes idle readers when their queues may have messages: notified over one connection of its
+// own, which is outside of the pool, and by polling, which also notices messages that become visible
+// because a delay or a lease ran out. Any number of readers share one.
+type Watcher struct {
+	client *Client
+	cfg    WatcherConfig
+	listen *listener // nil: polling only
+	end    context.CancelFunc
+	joined sync.WaitGroup
+
+	mu      sync.Mutex
+	watches map[*watch]struct{}
+}
+
+// NewWatcher starts a watcher; Close ends it. The client's handle must be a *pgxpool.Pool.
+func (c *Client) NewWatcher(cfg WatcherConfig) (*Watcher, error) {
+	op := operation{name: "watch"}
+	pool, err := c.pool()
+	if err = firstError(err, cfg.Validate()); err != nil {
+		return nil, op.fail(err)
+	}
+	ctx, end := context.WithCancel(context.Background())
+	w := &Watcher{client: c, cfg: cfg.withDefaults(), end: end, watches: map[*watch]struct{}{}}
+	if !cfg.DisableListen {
+		w.listen = newListener(pool, w.heard, w.cfg.Logger)
+		w.joined.Go(func() { w.listen.run(ctx) })
+	}
+	w.joined.Go(func() { w.poll(ctx) })
+	return w, nil
+}
+
+// pool is the handle of a client for what needs several connections at a time.
+func (c *Client) pool() (*pgxpool.Pool, error) {
+	if c.db == nil {
+		return nil, ErrNilDB
+	}
+	pool, ok := c.db.(*pgxpool.Pool)
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("%w on a %T: it needs a *pgxpool.Pool", ErrUnsupported, c.db)
+	case pool == nil:
+		return nil, ErrNilDB
+	}
+	return pool, nil
+}
+
+// Close stops watching and closes the connection. Readers that still use the watcher are not woken
+// any more.
+func (w *Watcher) Close() {
+	w.end()
+	w.joined.Wait()
+}
+
+// watch is one reader's interest in one queue.
+type watch struct {
+	watcher *Watcher
+	queue   string
+	woken   chan struct{} // holds one wake-up
+
+	// guarded by watcher.mu
+	idle bool
+	due  *time.Timer
+}
+
+func (w *Watcher) watch(queue string) *watch {
+	one := &watch{watcher: w, queue: strings.ToLower(queue), woken: make(chan struct{}, 1)}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.watches[one] = struct{}{}
+	if w.listen != nil {
+		w.listen.want(Channel(queue), true)
+	}
+	return one
+}
+
+// stop ends the interest.
+func (one *watch) stop() {
+	w := one.watcher
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.watches, one)
+	if one.due != nil {
+		one.due.Stop()
+	}
+	for other := range w.watches {
+		if other.queue == one.queue {
+			return
+		}
+	}
+	if w.listen != nil {
+		w.listen.want(Channel(one.queue), false)
+	}
+}
+
+// setIdle says whether the reader waits for messages, so that its queue is polled.
+func (one *watch) setIdle(idle bool) {
+	one.watcher.mu.Lock()
+	defer one.watcher.mu.Unlock()
+	one.idle = idle
+}
+
+// wake tells the reader to look. A wake-up that nobody has taken yet counts for this one too.
+func (one *watch) wake() {
+	select {
+	case one.woken <- struct{}{}:
+	default:
+	}
+}
+
+// forget drops a wake-up: whoever calls it looks at the queue right afterwards.
+func (one *watch) forget() {
+	select {
+	case <-one.woken:
+	default:
+	}
+}
+
+func (w *Watcher) heard(channel string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for one := range w.watches {
+		if Channel(one.queue) == channel {
+			one.wake()
+		}
+	}
+}
+
+func (w *Watcher) poll(ctx context.Context) {
+	tick := time.NewTicker(w.cfg.PollInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			w.look(ctx)
+		}
+	}
+}
+
+// look asks when the first message of each queue becomes visible, if any reader is idle, and wakes
+// the idle ones then.
+func (w *Watcher) look(ctx context.Context) {
+	queues, anyIdle := w.queues()
+	if !anyIdle {
+		return
+	}
+	limit, cancel := context.WithTimeout(ctx, max(w.cfg.PollInterval, 5*time.Second))
+	defer cancel()
+	dues, err := query(limit, w.client, pgx.RowToStructByPos[due], dueSQL(queues))
+	if err != nil {
+		// One missing queue fails the statement for all of them. Their readers find out themselves
+		// whom it concerns, and wait before they try again.
+		w.cfg.Logger.DebugContext(ctx, "polling failed, every idle reader looks for itself", "error", err)
+		dues = make([]due, len(queues))
+		for i := range queues {
+			dues[i].Index = i
+		}
+	}
+	for _, d := range dues {
+		w.schedule(queues[d.Index], time.Duration(d.Micros)*time.Microsecond)
+	}
+}
+
+func (w *Watcher) queues() (names []string, anyIdle bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for one := range w.watches {
+		names = append(names, one.queue)
+		anyIdle = anyIdle || one.idle
+	}
+	slices.Sort(names)
+	return slices.Compact(names), anyIdle
+}
+
+// due says when the first message of a queue becomes visible; negative: it is.
+type due struct {
+	Index  int
+	Micros int64
+}
+
+// dueSQL is one statement for all queues, so that any number of them cost one round trip. It stays
+// the same as long as the queues do. Each queue costs one step on its index on vt.
+func dueSQL(queues []string) string {
+	var sql strings.Builder
+	for i, q := range queues {
+		if i > 0 {
+			sql.WriteString("\nunion all\n")
+		}
+		fmt.Fprintf(&sql, `
+			select %d, ceil(extract(epoch from first.vt - clock_timestamp()) * 1000000)::bigint
+			from (select vt from %s order by vt limit 1) as first`, i, table(q))
+	}
+	return sql.String()
+}
+
+// schedule wakes the idle readers of a queue when its first message becomes visible. What is further
+// away than the next look is left to that.
+func (w *Watcher) schedule(queue string, in time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for one := range w.watches {
+		switch {
+		case one.queue != queue || !one.idle:
+		case in <= 0:
+			one.wake()
+		case in <= 2*w.cfg.PollInterval:
+			if one.due != nil {
+				one.due.Stop()
+			}
+			one.due = time.AfterFunc(in, one.wake)
+		}
+	}
+}

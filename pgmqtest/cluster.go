@@ -38,13 +38,7 @@ func newCluster(ctx context.Context, bindir string, c config) (_ *cluster, err e
 		return nil, err
 	}
 
-	// The data directory is moved away first, so that a restart under way elsewhere cannot bring the server
-	// back. Postgres obeys at once unless it is paused: then it is killed.
-	pgctl := quote(filepath.Join(bindir, "pg_ctl"))
-	farewell := "mv data gone && { " + pgctl + " --pgdata gone --mode immediate --timeout 30 stop" +
-		` || kill -KILL "$(head -n 1 gone/postmaster.pid)"; }`
-
-	k, err := startKeeper(attributes, farewell)
+	k, err := startKeeper(attributes, farewell(bindir))
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +71,17 @@ func newCluster(ctx context.Context, bindir string, c config) (_ *cluster, err e
 			return nil, err
 		}
 	}
+}
+
+// farewell is the line of shell that ends a cluster, whatever its state.
+//
+// The data directory is moved away first, so that a restart under way elsewhere cannot bring the server
+// back. Postgres obeys at once unless it is paused: then it is killed.
+func farewell(bindir string) string {
+	pgctl := quote(filepath.Join(bindir, "pg_ctl"))
+	return "! mv data gone || ! " + pgctl + " --pgdata gone status" +
+		" || " + pgctl + " --pgdata gone --mode immediate --timeout 20 stop" +
+		` || kill -KILL "$(head -n 1 gone/postmaster.pid)"`
 }
 
 func (cl *cluster) dsn() string {

@@ -43,8 +43,12 @@ func serverFor(t testing.TB, opts []Option) *Server {
 	return server
 }
 
-// databaseTimeout limits creating or dropping one database.
-const databaseTimeout = time.Minute
+const (
+	// databaseTimeout limits creating or dropping one database.
+	databaseTimeout = time.Minute
+	// releaseTimeout is how long a test's connections may take to come back to its pool.
+	releaseTimeout = 10 * time.Second
+)
 
 func newDatabase(
 	t testing.TB, server *Server, create func(context.Context) (string, func(context.Context) error, error),
@@ -78,6 +82,22 @@ func newDatabase(
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(pool.Close)
+	t.Cleanup(func() { closePool(t, pool) })
 	return &Database{DSN: dsn, Pool: pool, Server: server}
+}
+
+// closePool closes the pool, which waits for every connection. One that the test never released would hang
+// it, without a word about why.
+func closePool(t testing.TB, pool *pgxpool.Pool) {
+	t.Helper()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		pool.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(releaseTimeout):
+		t.Errorf("pgmqtest: the test has ended, and %d of its connections were not released", pool.Stat().AcquiredConns())
+	}
 }

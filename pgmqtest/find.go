@@ -57,12 +57,24 @@ func startEngine(ctx context.Context, c config) (engine, error) {
 		}
 		return cl, nil
 	}
-	return nil, ErrNoServer
+	docker, err := findDocker(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w\nDocker was tried: %w", ErrNoServer, err)
+	}
+	ct, err := newContainer(ctx, docker, c)
+	if err != nil {
+		return nil, fmt.Errorf("pgmqtest: start Postgres in Docker from %s: %w", Image, err)
+	}
+	return ct, nil
 }
 
 // findBinaries is the directory of Postgres's programs, or "".
 func findBinaries(ctx context.Context) (string, error) {
-	if bindir := os.Getenv("PGMQ_TEST_BINDIR"); bindir != "" {
+	switch bindir := os.Getenv("PGMQ_TEST_BINDIR"); bindir {
+	case "":
+	case "none":
+		return "", nil
+	default:
 		if !isBindir(bindir) {
 			return "", fmt.Errorf("pgmqtest: PGMQ_TEST_BINDIR = %q: must be a directory with initdb, pg_ctl and postgres", bindir)
 		}

@@ -20,4 +20,5 @@ while IFS= read -r command; do
 done
 
 eval "$2" >/dev/null 2>&1 </dev/null
-cd / && rm -rf "$directory"
+status=$?
+cd / && rm -rf "$directory" && exit "$status"

@@ -223,7 +223,8 @@ var sharedServer = sync.OnceValues(func() (*Server, error) {
 	if given := givenServer(); given != nil {
 		return given, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	// An image may have to be pulled.
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	return startServer(ctx, nil)
 })

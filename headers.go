@@ -32,7 +32,7 @@ const (
 var strictBase64 = base64.StdEncoding.Strict()
 
 // foreignNamespace is the namespace of the UUIDs of messages that have none: the version 5 UUID of the module's
-// address, in the namespace of URLs. The name within it is the queue in lower case, a slash and the message id.
+// address in the namespace of URLs, b8ba078f-5f3d-50ac-bb16-20eabab5ef5b. The name within it is the queue in lower case, a slash and the message id.
 var foreignNamespace = uuid.NewSHA1(uuid.NameSpaceURL, []byte("https://github.com/watermill-pgmq/watermill-pgmq"))
 
 func foreignUUID(queue string, id int64) string {

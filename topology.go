@@ -209,7 +209,7 @@ func topicError(topic string, err error) error {
 //   - "orders.created", or with a group "orders.created:billing", where topic and group are made of a-z 0-9 . _ * # -
 //     without "--", and both together fit into 47 bytes.
 //   - Otherwise as much of topic and group as fits into 30 bytes, in lower case and with other characters replaced by
-//     "-", then "~" and 16 hexadecimal digits of a hash: "orders.created:billing-department~8c2f1f0e4cb0e4cd". The hash
+//     "-", then "~" and 16 hexadecimal digits of a hash: "orders.created:billing~02651a592efcd9e4" for the group "Billing". The hash
 //     is the beginning of the SHA-256 of topic, a zero byte and group, and makes different pairs different names.
 //
 // Topics are expected not to contain a zero byte; no valid one does.

@@ -38,7 +38,7 @@ func newCluster(ctx context.Context, bindir string, c config) (_ *cluster, err e
 		return nil, err
 	}
 
-	k, err := startKeeper(attributes, farewell(bindir))
+	k, err := startKeeper(attributes, clusterParent(c), farewell(bindir))
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +71,15 @@ func newCluster(ctx context.Context, bindir string, c config) (_ *cluster, err e
 			return nil, err
 		}
 	}
+}
+
+// clusterParent is where a cluster's files go: into memory, where disks that others keep busy do not delay it,
+// unless the files are meant to last, or there is little memory, or TMPDIR names another place.
+func clusterParent(c config) string {
+	if dir := memoryDirectory(); dir != "" && !c.durable && os.Getenv("TMPDIR") == "" {
+		return dir
+	}
+	return os.TempDir()
 }
 
 // farewell is the line of shell that ends a cluster, whatever its state.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -64,7 +65,7 @@ func newContainer(ctx context.Context, daemon *dockerDaemon, c config) (_ *conta
 	}
 
 	name := "pgmqtest-" + strings.ToLower(rand.Text()[:16])
-	k, err := startKeeper(detached(), shellLine([]string{"docker", "rm", "--force", "--volumes", name}))
+	k, err := startKeeper(detached(), os.TempDir(), shellLine([]string{"docker", "rm", "--force", "--volumes", name}))
 	if err != nil {
 		return nil, err
 	}

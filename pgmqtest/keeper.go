@@ -36,8 +36,9 @@ var keeperScript string
 // and with it the server that somebody still uses.
 var keepers sync.Map
 
-// startKeeper starts a keeper that runs everything as the user of attributes. farewell is a line of shell.
-func startKeeper(attributes *syscall.SysProcAttr, farewell string) (*keeper, error) {
+// startKeeper starts a keeper that runs everything as the user of attributes, in a new directory below parent.
+// farewell is the line of shell that ends it all.
+func startKeeper(attributes *syscall.SysProcAttr, parent, farewell string) (*keeper, error) {
 	shell, err := exec.LookPath("sh")
 	if err != nil {
 		return nil, err
@@ -55,7 +56,7 @@ func startKeeper(attributes *syscall.SysProcAttr, farewell string) (*keeper, err
 	defer theirOutput.Close()
 
 	// Its standard error is the null device: go test waits for everyone who holds the test's own.
-	process := exec.Command(shell, "-c", keeperScript, "pgmqtest", strings.TrimRight(os.TempDir(), "/"), farewell)
+	process := exec.Command(shell, "-c", keeperScript, "pgmqtest", strings.TrimRight(parent, "/"), farewell)
 	process.Dir = "/"
 	process.Env = keeperEnvironment()
 	process.Stdin, process.Stdout = theirInput, theirOutput
@@ -68,7 +69,7 @@ func startKeeper(attributes *syscall.SysProcAttr, farewell string) (*keeper, err
 	keepers.Store(k, nil)
 	directory, err := k.answers.ReadString('\n')
 	if err != nil {
-		err = fmt.Errorf("create a directory in %s: %w", os.TempDir(), err)
+		err = fmt.Errorf("create a directory in %s: %w", parent, err)
 		return nil, errors.Join(err, k.close())
 	}
 	k.dir = strings.TrimSuffix(directory, "\n")

@@ -12,10 +12,11 @@ import (
 type Option func(*config)
 
 // Durable keeps what was committed through a crash of the operating system too: fsync and full_page_writes
-// on, as in production. Without it both are off, which is faster and survives every crash of Postgres itself.
-// Use it to measure.
+// on, files on disk, as in production. Without it a server is faster and survives every crash of Postgres
+// itself. Use it to measure.
 func Durable() Option {
 	return func(c *config) {
+		c.durable = true
 		c.set("fsync", "on")
 		c.set("full_page_writes", "on")
 	}
@@ -43,6 +44,8 @@ func (e *SettingError) Error() string {
 type config struct {
 	// settings are parameters of postgresql.conf, in the order in which they were set first.
 	settings []setting
+	// durable keeps the files on disk. False: they may be in memory.
+	durable bool
 }
 
 type setting struct{ name, value string }
@@ -56,6 +59,8 @@ func newConfig(opts []Option) (config, error) {
 		{"full_page_writes", "off"},
 		// Tests run in parallel, each with a pool.
 		{"max_connections", "500"},
+		// Files may be in memory, and old parts of the log are worth nothing.
+		{"max_wal_size", "256MB"},
 	}}
 	for _, option := range opts {
 		option(&c)

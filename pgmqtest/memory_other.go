@@ -1,0 +1,5 @@
+//go:build !linux
+
+package pgmqtest
+
+func memoryDirectory() string { return "" }

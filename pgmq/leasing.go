@@ -110,12 +110,6 @@ func (l *leasing) release(ctx context.Context, leases []*Lease) ([]int64, error)
 		returning q.msg_id`, table(l.queue)), leases)
 }
 
-// announce wakes the readers of the queue for messages that became visible without being sent. Who
-// listens with a throttle of their own loses nothing: polling finds them too.
-func (l *leasing) announce(ctx context.Context) error {
-	return exec(ctx, l.client, `select pg_notify($1::text, '')`, Channel(l.queue))
-}
-
 func (l *leasing) change(ctx context.Context, op operation, sql string, leases []*Lease, more ...any) ([]int64, error) {
 	ids := make([]int64, len(leases))
 	fences := make([]time.Time, len(leases))

@@ -197,6 +197,9 @@ func (r *Reader) Stop() {
 	r.stopOnce.Do(func() { close(r.stop) })
 }
 
+// Stopped is closed when the reader was stopped: by Stop, by Close, or by the end of its context.
+func (r *Reader) Stopped() <-chan struct{} { return r.stop }
+
 // Close stops the reader, gives back at once what it holds but has not handed out, and waits until
 // all leases are settled or ctx has ended. Then it ends the contexts of the leases that are left,
 // gives those back too, and returns when everything is committed. Several calls are one.

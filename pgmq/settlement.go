@@ -126,7 +126,7 @@ func (r *Reader) release(ctx context.Context, leases []*Lease) ([]int64, error) 
 	ids, err := r.leasing.release(ctx, leases)
 	if err == nil && len(ids) > 0 {
 		// Others may be waiting for exactly these. Where they are not told, they poll.
-		if err := r.leasing.announce(ctx); err != nil {
+		if err := r.leasing.client.Notify(ctx, r.leasing.queue); err != nil {
 			r.log.Debug("cannot notify of messages given back", "error", err)
 		}
 	}

@@ -1,0 +1,280 @@
+package watermillpgmq
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/components/delay"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/watermill-pgmq/watermill-pgmq/pgmq"
+)
+
+// PublisherConfig configures a Publisher. The zero value publishes to topics, as JSON.
+type PublisherConfig struct {
+	// Topology says where the messages of a topic go. Default: TopicTopology{}.
+	Topology Topology
+	// Marshaler makes what is stored of a message. Default: JSONMarshaler{}.
+	Marshaler Marshaler
+	// Unroutable says what happens with messages for a topic that leads to no queue. Default:
+	// FailUnroutable.
+	Unroutable Unroutable
+}
+
+func (cfg PublisherConfig) withDefaults() PublisherConfig {
+	if cfg.Topology == nil {
+		cfg.Topology = TopicTopology{}
+	}
+	if cfg.Marshaler == nil {
+		cfg.Marshaler = JSONMarshaler{}
+	}
+	return cfg
+}
+
+// Validate returns a *ConfigError that names the first field with an invalid value. Zero values are
+// valid: they mean the default.
+func (cfg PublisherConfig) Validate() error {
+	if cfg.Unroutable.action == keepUnroutable {
+		if err := pgmq.ValidateQueueName(cfg.Unroutable.queue); err != nil {
+			return &ConfigError{Field: "Unroutable", Value: fmt.Sprintf("%q", cfg.Unroutable.queue), Rule: fmt.Sprintf("a queue name: %v", err)}
+		}
+	}
+	return nil
+}
+
+// Unroutable says what happens with messages that are published to a topic which leads to no queue.
+// The zero value is FailUnroutable.
+type Unroutable struct {
+	action unroutableAction
+	queue  string
+}
+
+type unroutableAction int
+
+const (
+	failUnroutable unroutableAction = iota
+	dropUnroutable
+	keepUnroutable
+)
+
+// FailUnroutable makes Publish return an *UnroutableError.
+func FailUnroutable() Unroutable { return Unroutable{} }
+
+// DropUnroutable makes Publish return nil although nobody will get the message: for events that are
+// of no interest without a subscriber.
+func DropUnroutable() Unroutable { return Unroutable{action: dropUnroutable} }
+
+// KeepUnroutable sends such messages to a queue, which is created when it is needed.
+func KeepUnroutable(queue string) Unroutable { return Unroutable{action: keepUnroutable, queue: queue} }
+
+// Publisher publishes Watermill messages to PGMQ. It is safe for concurrent use.
+type Publisher struct {
+	client   *pgmq.Client
+	cfg      PublisherConfig
+	flusher  *flusher
+	fallback creation
+
+	mu     sync.RWMutex // held for reading while a Publish call is let in
+	closed bool
+	calls  sync.WaitGroup
+}
+
+var _ message.Publisher = (*Publisher)(nil)
+
+// NewPublisher returns a Publisher on db, without using it yet. A nil logger is watermill.NopLogger{}.
+// The errors are ErrNilDB and *ConfigError.
+func NewPublisher(db *pgxpool.Pool, cfg PublisherConfig, logger watermill.LoggerAdapter) (*Publisher, error) {
+	if db == nil {
+		return nil, ErrNilDB
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	client := pgmq.New(db)
+	return &Publisher{
+		client:  client,
+		cfg:     cfg.withDefaults(),
+		flusher: newFlusher(client, orNop(logger)),
+	}, nil
+}
+
+// Publish writes all messages or none, in their order, and returns when they are committed; with a
+// transaction in the messages' contexts (WithTx) when they are written in it. Calls at the same time
+// share round trips and commits, but not their fate.
+//
+// The context of each message counts: when one ends before its messages are on their way, nothing is
+// written and its error returned; when it ends later, ErrOutcomeUnknown is in the error too. The delay
+// of components/delay is honoured.
+//
+// The errors are ErrPublisherClosed, *TopicError, what the Marshaler returned, ErrMixedTransactions,
+// *UnroutableError, the error of a context, and *pgmq.Error.
+func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
+	if err := p.enter(); err != nil {
+		return err
+	}
+	defer p.calls.Done()
+	if len(messages) == 0 {
+		return nil
+	}
+
+	to, err := p.cfg.Topology.PublishTo(topic)
+	if err != nil {
+		return err
+	}
+	tx, err := transactionOf(messages)
+	if err != nil {
+		return fmt.Errorf("publish to %q: %w", topic, err)
+	}
+	shipments, err := p.ship(topic, to, messages)
+	if err != nil {
+		return err
+	}
+	ctx, release := commonContext(messages)
+	defer release()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("publish to %q: %w", topic, context.Cause(ctx))
+	}
+	if p.cfg.Unroutable.action == keepUnroutable {
+		if err := p.fallback.once(func() error { return p.client.CreateQueue(ctx, p.cfg.Unroutable.queue) }); err != nil {
+			return err
+		}
+	}
+
+	var queues [][]string
+	if tx != nil {
+		// The transaction decides when the notification is sent, so it is always asked for.
+		for i := range shipments {
+			shipments[i].Notify = true
+		}
+		queues, err = pgmq.New(tx).SendMany(ctx, shipments)
+	} else {
+		queues, err = p.flusher.send(ctx, shipments)
+	}
+	if err != nil {
+		return fmt.Errorf("publish to %q: %w", topic, err)
+	}
+	if len(queues[0]) == 0 && p.cfg.Unroutable.action == failUnroutable {
+		return &UnroutableError{Topic: topic, RoutingKey: to.RoutingKey}
+	}
+	return nil
+}
+
+// Close waits for the Publish calls that are under way. Later ones return ErrPublisherClosed. The
+// database stays open. Several calls are one.
+func (p *Publisher) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.calls.Wait()
+	p.flusher.close()
+	return nil
+}
+
+func (p *Publisher) enter() error {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed {
+		return ErrPublisherClosed
+	}
+	p.calls.Add(1)
+	return nil
+}
+
+// ship makes the shipments of a call: one, unless its messages have different delays. Neighbours with
+// the same delay stay together, so that the order is kept.
+func (p *Publisher) ship(topic string, to Destination, messages []*message.Message) ([]pgmq.Shipment, error) {
+	var shipments []pgmq.Shipment
+	for _, msg := range messages {
+		out, err := p.cfg.Marshaler.Marshal(topic, msg)
+		if err != nil {
+			return nil, fmt.Errorf("marshal message %q for %q: %w", msg.UUID, topic, err)
+		}
+		visible, err := visibilityOf(msg)
+		if err != nil {
+			return nil, fmt.Errorf("message %q for %q: %w", msg.UUID, topic, err)
+		}
+		if n := len(shipments); n == 0 || shipments[n-1].Visibility != visible {
+			shipments = append(shipments, pgmq.Shipment{
+				Queue:      to.Queue,
+				RoutingKey: to.RoutingKey,
+				Fallback:   p.cfg.Unroutable.queue,
+				Visibility: visible,
+				Messages:   make([]pgmq.Outgoing, 0, len(messages)),
+			})
+		}
+		last := &shipments[len(shipments)-1]
+		last.Messages = append(last.Messages, out)
+	}
+	return shipments, nil
+}
+
+// visibilityOf reads the delay that components/delay has put into the metadata. The duration is the
+// exact one; the instant has only seconds, and counts where it stands alone.
+func visibilityOf(msg *message.Message) (pgmq.Visibility, error) {
+	if text := msg.Metadata.Get(delay.DelayedForKey); text != "" {
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return pgmq.Visibility{}, &pgmq.ValueError{Name: delay.DelayedForKey, Value: text, Rule: "a duration such as 1m30s"}
+		}
+		return pgmq.VisibleIn(max(d, 0)), nil
+	}
+	if text := msg.Metadata.Get(delay.DelayedUntilKey); text != "" {
+		t, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			return pgmq.Visibility{}, &pgmq.ValueError{Name: delay.DelayedUntilKey, Value: text, Rule: "an instant such as 2006-01-02T15:04:05Z"}
+		}
+		return pgmq.VisibleAt(t), nil
+	}
+	return pgmq.Visibility{}, nil
+}
+
+// commonContext ends with the first of the messages' contexts.
+func commonContext(messages []*message.Message) (context.Context, func()) {
+	first := messages[0].Context()
+	var more []context.Context
+	for _, msg := range messages[1:] {
+		if ctx := msg.Context(); ctx != first && ctx.Done() != nil {
+			more = append(more, ctx)
+		}
+	}
+	if len(more) == 0 {
+		return first, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(first)
+	stops := make([]func() bool, len(more))
+	for i, other := range more {
+		stops[i] = context.AfterFunc(other, func() { cancel(context.Cause(other)) })
+		if other.Err() != nil {
+			cancel(context.Cause(other)) // at once: AfterFunc runs on a goroutine of its own
+		}
+	}
+	return ctx, func() {
+		for _, stop := range stops {
+			stop()
+		}
+		cancel(nil)
+	}
+}
+
+// creation does something until it has worked once.
+type creation struct {
+	mu   sync.Mutex
+	done bool
+}
+
+func (c *creation) once(create func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done {
+		return nil
+	}
+	if err := create(); err != nil {
+		return err
+	}
+	c.done = true
+	return nil
+}

@@ -85,12 +85,13 @@ func clusterParent(c config) string {
 // farewell is the line of shell that ends a cluster, whatever its state.
 //
 // The data directory is moved away first, so that a restart under way elsewhere cannot bring the server
-// back. Postgres obeys at once unless it is paused: then it is killed.
+// back. A paused server would not hear the request to stop, so it is woken; what then still does not stop in
+// time is killed.
 func farewell(bindir string) string {
-	pgctl := quote(filepath.Join(bindir, "pg_ctl"))
-	return "! mv data gone || ! " + pgctl + " --pgdata gone status" +
-		" || " + pgctl + " --pgdata gone --mode immediate --timeout 20 stop" +
-		` || kill -KILL "$(head -n 1 gone/postmaster.pid)"`
+	pgctl := quote(filepath.Join(bindir, "pg_ctl")) + " --pgdata gone"
+	kill := ` "$(head -n 1 gone/postmaster.pid)"`
+	return "! mv data gone || ! " + pgctl + " status || " +
+		"{ kill -CONT" + kill + "; " + pgctl + " --mode immediate --timeout 20 stop; } || kill -KILL" + kill
 }
 
 func (cl *cluster) dsn() string {

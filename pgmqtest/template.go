@@ -12,6 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/watermill-pgmq/watermill-pgmq/pgmq/schema"
 )
 
 // emptyTemplate is what Postgres itself provides: nothing that somebody added to template1 is in it.
@@ -117,7 +119,9 @@ func (s *Server) buildTemplate(ctx context.Context, conn *pgx.Conn, building, na
 	if err != nil {
 		return err
 	}
-	err = pool.Ping(ctx)
+	for _, version := range schema.Versions() {
+		_, err = pool.Exec(ctx, version.SQL)
+	}
 	pool.Close()
 	if err != nil {
 		return err
@@ -140,6 +144,9 @@ func (s *Server) buildTemplate(ctx context.Context, conn *pgx.Conn, building, na
 // extension that this server offers.
 func currentTemplate(ctx context.Context, conn *pgx.Conn) (string, error) {
 	hash := sha256.New()
+	for _, version := range schema.Versions() {
+		fmt.Fprintln(hash, version.Checksum)
+	}
 	var extension string
 	err := conn.QueryRow(ctx, `
 		select coalesce(max(e.default_version), 'none')

@@ -75,4 +75,7 @@ create type pgmq.metrics_result as (
 -- Who watches a database sees how much waits in its queues, and no payload. pgmq._create_tables
 -- grants the same for every queue.
 grant usage on schema pgmq to pg_monitor;
-grant select on pgmq._ledger, pgmq.meta, pgmq.notify_insert_throttle to pg_monitor;
+grant select on pgmq.meta, pgmq.notify_insert_throttle to pg_monitor;
+
+-- Whoever may use the schema may know its version.
+grant select on pgmq._ledger to public;

@@ -38,7 +38,7 @@ var kept = []string{
 
 // changed are texts that jsonb would refuse, or give back with another value.
 var changed = []string{
-	``, ` `, `x`, `{`, `[1,]`, `{"a":1,}`, `{"a"}`, `01`, `1.`, `.5`, `+1`, `NaN`, `Infinity`, `nul`, `1 2`, `'a'`, "\"\n\"", `"\x"`,
+	``, ` `, `x`, `{`, `[1,]`, `{"a":1,}`, `{"a"}`, "1\x00", "\x00", `01`, `1.`, `.5`, `+1`, `NaN`, `Infinity`, `nul`, `1 2`, `'a'`, "\"\n\"", `"\x"`,
 	`"\u12"`, "\xef\xbb\xbf1", "\"\xff\"", "\"\xed\xa0\x80\"", "\"\xc0\x80\"", "{\"\xff\":1}",
 	`"\u0000"`, `"a\u0000b"`, `{"\u0000":1}`, `[{"a":["\u0000"]}]`, `"\\\u0000"`, "\"\x00\"",
 	`"\ud800"`, `"\udc00"`, `"\ud800x"`, `"\ud800\n"`, `"\ud800\ud800"`, `"\ud800\u0041"`, `"\udc00\ud800"`, `{"\ud800":1}`, `"\ud83d\\ude00"`,

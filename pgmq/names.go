@@ -119,6 +119,8 @@ func queueNameRule(name string) string {
 		return "is empty"
 	case len(name) > MaxQueueName:
 		return fmt.Sprintf("is %d bytes long; at most %d are allowed", len(name), MaxQueueName)
+	case len(strings.ToLower(name)) > MaxQueueName: // as tables are named, and some letters grow
+		return fmt.Sprintf("is more than %d bytes long in lower case", MaxQueueName)
 	case !utf8.ValidString(name):
 		return "is not valid UTF-8"
 	case strings.ContainsAny(name, "$;'\x00"):

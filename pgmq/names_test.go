@@ -1,13 +1,19 @@
-package pgmq
+package pgmq_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
+
+	"github.com/watermill-pgmq/watermill-pgmq/pgmq"
+	"github.com/watermill-pgmq/watermill-pgmq/pgmqtest"
 )
 
 func TestValidateQueueName(t *testing.T) {
@@ -17,7 +23,7 @@ func TestValidateQueueName(t *testing.T) {
 		strings.Repeat("n", 47), "orders~0123456789abcdef",
 	}
 	for _, name := range valid {
-		if err := ValidateQueueName(name); err != nil {
+		if err := pgmq.ValidateQueueName(name); err != nil {
 			t.Errorf("ValidateQueueName(%q) = %v, want nil", name, err)
 		}
 	}
@@ -26,6 +32,7 @@ func TestValidateQueueName(t *testing.T) {
 		strings.Repeat("n", 48):   "is 48 bytes long; at most 47 are allowed",
 		strings.Repeat("ü", 24):   "is 48 bytes long; at most 47 are allowed",
 		strings.Repeat("n", 5000): "is 5000 bytes long; at most 47 are allowed",
+		strings.Repeat("Ⱥ", 20):   "is more than 47 bytes long in lower case",
 		"a$b":                     "contains one of $ ; ' NUL",
 		"a;b":                     "contains one of $ ; ' NUL",
 		"a'b":                     "contains one of $ ; ' NUL",
@@ -35,7 +42,7 @@ func TestValidateQueueName(t *testing.T) {
 		"a\xff":                   "is not valid UTF-8",
 	}
 	for name, rule := range invalid {
-		requireNameError(t, ValidateQueueName(name), NameError{Kind: "queue name", Name: name, Rule: rule}, ErrInvalidQueueName)
+		requireNameError(t, pgmq.ValidateQueueName(name), pgmq.NameError{Kind: "queue name", Name: name, Rule: rule}, pgmq.ErrInvalidQueueName)
 	}
 }
 
@@ -77,16 +84,16 @@ func TestValidateTopic(t *testing.T) {
 		"a.#*":                   {wildcard, sideBySide},
 	}
 	for topic, broken := range tests {
-		requireNameError(t, ValidateRoutingKey(topic),
-			NameError{Kind: "routing key", Name: topic, Rule: broken.key}, ErrInvalidTopic)
-		requireNameError(t, ValidateTopicPattern(topic),
-			NameError{Kind: "topic pattern", Name: topic, Rule: broken.pattern}, ErrInvalidTopic)
+		requireNameError(t, pgmq.ValidateRoutingKey(topic),
+			pgmq.NameError{Kind: "routing key", Name: topic, Rule: broken.key}, pgmq.ErrInvalidTopic)
+		requireNameError(t, pgmq.ValidateTopicPattern(topic),
+			pgmq.NameError{Kind: "topic pattern", Name: topic, Rule: broken.pattern}, pgmq.ErrInvalidTopic)
 	}
 }
 
 func TestNameErrorIsShort(t *testing.T) {
 	t.Parallel()
-	err := ValidateQueueName(strings.Repeat("n", 100_000))
+	err := pgmq.ValidateQueueName(strings.Repeat("n", 100_000))
 	if got := err.Error(); len(got) > 300 || !strings.Contains(got, "100000 bytes") {
 		t.Errorf("error is %d bytes long: %.300s", len(got), got)
 	}
@@ -134,7 +141,7 @@ func TestMatchTopic(t *testing.T) {
 		{"#z", strings.Repeat("a", 999) + "z", true}, // longer than any valid key
 	}
 	for _, test := range tests {
-		if got := MatchTopic(test.pattern, test.key); got != test.want {
+		if got := pgmq.MatchTopic(test.pattern, test.key); got != test.want {
 			t.Errorf("MatchTopic(%.40q, %.40q) = %t, want %t", test.pattern, test.key, got, test.want)
 		}
 	}
@@ -147,7 +154,7 @@ func TestMatchTopicIsTheServersExpression(t *testing.T) {
 		pattern := rapid.StringMatching(`[ab.*#]{1,12}`).Draw(t, "pattern")
 		key := rapid.StringMatching(`[ab.]{1,12}`).Draw(t, "key")
 		want := topicExpression(pattern).MatchString(key)
-		if got := MatchTopic(pattern, key); got != want {
+		if got := pgmq.MatchTopic(pattern, key); got != want {
 			t.Fatalf("MatchTopic(%q, %q) = %t, want %t", pattern, key, got, want)
 		}
 	})
@@ -158,8 +165,120 @@ func topicExpression(pattern string) *regexp.Regexp {
 	return regexp.MustCompile("^" + expression + "$")
 }
 
+// What is valid here is what our schema takes.
+func TestNamesAgreeWithServer(t *testing.T) {
+	t.Parallel()
+	conn := serverConn(t)
+	_, err := conn.Exec(t.Context(), `
+		create function pg_temp.takes(validator text, name text) returns boolean
+		language plpgsql as $$
+		begin
+			execute format('select pgmq.%I(%L::text)', validator, name);
+			return true;
+		exception when raise_exception then
+			return false;
+		end $$`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	topics := rapid.OneOf(
+		rapid.StringMatching(`[aZ0._*#-]{0,8}`), rapid.StringMatching(`(a[.*#]?){120,140}`), rapid.StringOfN(rapid.Rune(), 0, 4, -1))
+	queues := rapid.OneOf(rapid.StringMatching(`[aZ0._:;$'" -]{0,6}`), rapid.StringMatching(`[aéß]{12,50}`), rapid.String())
+	rapid.Check(t, func(t *rapid.T) {
+		requireServerTakes(t, conn, "validate_routing_key", pgmq.ValidateRoutingKey, topics)
+		requireServerTakes(t, conn, "validate_topic_pattern", pgmq.ValidateTopicPattern, topics)
+		requireServerTakes(t, conn, "validate_queue_name", pgmq.ValidateQueueName, queues)
+	})
+}
+
+func requireServerTakes(t *rapid.T, conn *pgx.Conn, validator string, validate func(string) error, names *rapid.Generator[string]) {
+	batch := rapid.SliceOfN(names, 20, 20).Draw(t, validator)
+	batch = slices.DeleteFunc(batch, func(name string) bool { return strings.ContainsRune(name, 0) }) // cannot even be sent
+	rows, err := conn.Query(context.Background(), `
+		select pg_temp.takes($1::text, t.name)
+		from unnest($2::text[]) with ordinality as t (name, position)
+		order by t.position`, validator, batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	takes, err := pgx.CollectRows(rows, pgx.RowTo[bool])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range batch {
+		if err := validate(name); (err == nil) != takes[i] {
+			t.Fatalf("%s(%q): server takes it: %t, client: %v", validator, name, takes[i], err)
+		}
+	}
+}
+
+func TestMatchTopicAgreesWithServer(t *testing.T) {
+	t.Parallel()
+	conn := serverConn(t)
+	if _, err := conn.Exec(t.Context(), `select pgmq.create('q'::text)`); err != nil {
+		t.Fatal(err)
+	}
+	valid := func(validate func(string) error) func(string) bool {
+		return func(name string) bool { return validate(name) == nil }
+	}
+	patterns := rapid.SliceOfNDistinct(
+		rapid.StringMatching(`[ab.*#_-]{1,8}`).Filter(valid(pgmq.ValidateTopicPattern)), 15, 15, rapid.ID)
+	keys := rapid.SliceOfNDistinct(
+		rapid.StringMatching(`[ab.AB_-]{1,8}`).Filter(valid(pgmq.ValidateRoutingKey)), 15, 15, rapid.ID)
+	rapid.Check(t, func(t *rapid.T) {
+		patterns, keys := patterns.Draw(t, "patterns"), keys.Draw(t, "keys")
+		var want, got []string
+		for _, key := range keys {
+			for _, pattern := range patterns {
+				if pgmq.MatchTopic(pattern, key) {
+					want = append(want, key+" "+pattern)
+				}
+			}
+		}
+		errRollback := errors.New("nothing is to stay")
+		err := pgx.BeginFunc(context.Background(), conn, func(tx pgx.Tx) error {
+			_, err := tx.Exec(context.Background(), `
+				select pgmq.bind_topic(t.pattern, 'q'::text)
+				from unnest($1::text[]) as t (pattern)`, patterns)
+			if err != nil {
+				return err
+			}
+			rows, err := tx.Query(context.Background(), `
+				select t.key || ' ' || r.pattern
+				from unnest($1::text[]) as t (key)
+				cross join lateral pgmq.test_routing(t.key) as r`, keys)
+			if err != nil {
+				return err
+			}
+			if got, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
+				return err
+			}
+			return errRollback
+		})
+		if !errors.Is(err, errRollback) {
+			t.Fatal(err)
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(want, got) {
+			t.Fatalf("the server matches %q, the client %q", got, want)
+		}
+	})
+}
+
+// serverConn is a connection of the test's own to a database with PGMQ.
+func serverConn(t *testing.T) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), pgmqtest.New(t).DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
 // requireNameError checks a whole error; an empty rule wants none.
-func requireNameError(t *testing.T, err error, want NameError, sentinel error) {
+func requireNameError(t *testing.T, err error, want pgmq.NameError, sentinel error) {
 	t.Helper()
 	if want.Rule == "" {
 		if err != nil {
@@ -167,7 +286,7 @@ func requireNameError(t *testing.T, err error, want NameError, sentinel error) {
 		}
 		return
 	}
-	var got *NameError
+	var got *pgmq.NameError
 	if !errors.As(err, &got) || *got != want || !errors.Is(err, sentinel) {
 		t.Errorf("%s %.60q: got %v, want it to break the rule %q", want.Kind, want.Name, err, want.Rule)
 		return
@@ -180,7 +299,7 @@ func requireNameError(t *testing.T, err error, want NameError, sentinel error) {
 func BenchmarkMatchTopic(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
-		if !MatchTopic("orders.*.created.#", "orders.eu.created.by.web") {
+		if !pgmq.MatchTopic("orders.*.created.#", "orders.eu.created.by.web") {
 			b.Fatal("no match")
 		}
 	}

@@ -42,7 +42,7 @@ func startServer(ctx context.Context, opts []Option) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{dsn: e.dsn(), engine: e}, nil
+	return &Server{dsn: e.dsn(), engine: e, copyFiles: !c.durable}, nil
 }
 
 func startEngine(ctx context.Context, c config) (engine, error) {

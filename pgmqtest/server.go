@@ -19,6 +19,8 @@ type Server struct {
 
 	// engine runs the server. Nil: it was given, so it is not ours to stop.
 	engine engine
+	// copyFiles: databases may be created in the way that makes the server write everything to disk first.
+	copyFiles bool
 	// release gives back what Start took on a given server.
 	release func(context.Context) error
 

@@ -50,9 +50,18 @@ begin
 end;
 $$;
 
--- The query for the first message of every group. With the index it jumps from group to group, without
--- it counts through all messages.
-create function pgmq._all_heads(queue_name text) returns text
+-- The steps of a grouped read that find the head of every group, its first message, oldest first.
+--
+-- With the index:
+--   beginning   the first visible messages of the queue
+--   near        those of them that are the head of their group. Usually they are enough.
+--   all_heads   the head of every group, found by jumping from group to group. It is asked only for what
+--               is missing then: many messages at the beginning belong to groups that are blocked.
+-- "Between", where an equality would do, keeps the planner from walking the primary key in search of a
+-- group that it takes to be frequent.
+--
+-- Without the index a look at every message finds them all at once.
+create function pgmq._head_steps(queue_name text) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -60,28 +69,61 @@ begin
     return format(
         case when to_regclass(format('pgmq.%I', pgmq._fifo_index(queue_name))) is not null then
             $sql$
-            (
+            beginning as (
                 select m.msg_id, pgmq._group_key(m.headers) collate "C" as group_key
                 from pgmq.%1$I as m
-                order by group_key, m.msg_id
-                limit 1
+                where m.vt <= $1::timestamp with time zone
+                order by m.msg_id
+                limit $3::bigint * 4 + 100
+            ),
+            near as (
+                select b.msg_id, b.group_key
+                from beginning as b
+                where b.msg_id = (
+                    select m.msg_id
+                    from pgmq.%1$I as m
+                    where pgmq._group_key(m.headers) collate "C" between b.group_key and b.group_key
+                    order by pgmq._group_key(m.headers) collate "C", m.msg_id
+                    limit 1
+                )
+            ),
+            all_heads as (
+                (
+                    select m.msg_id, pgmq._group_key(m.headers) collate "C" as group_key
+                    from pgmq.%1$I as m
+                    order by group_key, m.msg_id
+                    limit 1
+                )
+                union all
+                select following.msg_id, following.group_key
+                from all_heads as h
+                cross join lateral (
+                    select m.msg_id, pgmq._group_key(m.headers) collate "C" as group_key
+                    from pgmq.%1$I as m
+                    where pgmq._group_key(m.headers) collate "C" > h.group_key
+                    order by group_key, m.msg_id
+                    limit 1
+                ) as following
+            ),
+            candidates as (
+                select n.msg_id, n.group_key from near as n
+                union all
+                (
+                    select h.msg_id, h.group_key
+                    from all_heads as h
+                    where h.msg_id > (select max(b.msg_id) from beginning as b)
+                    order by h.msg_id
+                )
             )
-            union all
-            select following.msg_id, following.group_key
-            from all_heads as h
-            cross join lateral (
-                select m.msg_id, pgmq._group_key(m.headers) collate "C" as group_key
-                from pgmq.%1$I as m
-                where pgmq._group_key(m.headers) collate "C" > h.group_key
-                order by group_key, m.msg_id
-                limit 1
-            ) as following
             $sql$
         else
             $sql$
-            select min(m.msg_id) as msg_id, pgmq._group_key(m.headers) collate "C" as group_key
-            from pgmq.%1$I as m
-            group by group_key
+            candidates as (
+                select min(m.msg_id) as msg_id, pgmq._group_key(m.headers) collate "C" as group_key
+                from pgmq.%1$I as m
+                group by group_key
+                order by msg_id
+            )
             $sql$
         end,
         pgmq.format_table_name(queue_name, 'q')
@@ -97,10 +139,8 @@ $$;
 --
 -- The query works through these steps, each fed by the one before it and only as far as the next one
 -- asks, so that a group that is not needed is neither looked for nor locked:
---   near        the first messages of the queue that are the head of their group. Usually enough.
---   all_heads   the head of every group; asked only when near did not yield enough, which happens when
---               many messages at the beginning belong to groups that are blocked
---   heads       the heads that are visible and that nobody else has locked, oldest first
+--   candidates  the head of every group, oldest first (_head_steps)
+--   heads       those that are visible and that nobody else has locked
 --   flow        of each such group, the messages up to the first hidden one; turn counts them
 --   locked      those of them that are still visible and that nobody else has locked
 --   unbroken    of each group, those before which nothing is missing
@@ -137,6 +177,7 @@ create function pgmq._read_grouped(
 ) returns setof pgmq.message_record
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $$
 declare
     moment constant timestamp with time zone := clock_timestamp();
@@ -144,35 +185,7 @@ begin
     return query execute format(
         $sql$
         with recursive
-        beginning as (
-            select m.msg_id, m.vt, pgmq._group_key(m.headers) collate "C" as group_key
-            from pgmq.%1$I as m
-            order by m.msg_id
-            limit $3::bigint * 4 + 100
-        ),
-        near as (
-            select b.msg_id, b.group_key
-            from beginning as b
-            where b.vt <= $1::timestamp with time zone
-                and b.msg_id = (
-                    select m.msg_id
-                    from pgmq.%1$I as m
-                    where pgmq._group_key(m.headers) collate "C" = b.group_key
-                    order by m.msg_id
-                    limit 1
-                )
-        ),
-        all_heads as (%2$s),
-        candidates as (
-            select n.msg_id, n.group_key from near as n
-            union all
-            (
-                select h.msg_id, h.group_key
-                from all_heads as h
-                where h.msg_id > (select max(b.msg_id) from beginning as b)
-                order by h.msg_id
-            )
-        ),
+        %2$s,
         heads as materialized (
             select c.msg_id, c.group_key
             from candidates as c
@@ -196,8 +209,8 @@ begin
                 from (
                     select m.msg_id, m.vt
                     from pgmq.%1$I as m
-                    where pgmq._group_key(m.headers) collate "C" = h.group_key
-                    order by m.msg_id
+                    where pgmq._group_key(m.headers) collate "C" between h.group_key and h.group_key
+                    order by pgmq._group_key(m.headers) collate "C", m.msg_id
                     limit %3$s
                 ) as g
                 window in_order as (order by g.msg_id)
@@ -236,7 +249,7 @@ begin
         order by %5$s
         $sql$,
         pgmq.format_table_name(queue_name, 'q'),
-        pgmq._all_heads(queue_name),
+        pgmq._head_steps(queue_name),
         depth,
         pick,
         result

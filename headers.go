@@ -223,11 +223,15 @@ type memberScanner struct {
 
 // next reads one member; false means that there is none, or that it is not one of two strings.
 func (s *memberScanner) next() bool {
-	if s.at > 0 {
+	switch {
+	case s.at > 0:
 		if !s.take(',') {
 			return false
 		}
-	} else if !s.take('{') || s.peek() == '}' {
+	case !s.take('{'):
+		s.broken = true
+		return false
+	case s.peek() == '}':
 		return false
 	}
 	var ok bool

@@ -204,6 +204,7 @@ func TestUnmarshalRefusesMalformedMessages(t *testing.T) {
 		{`1`, `"x"`, "headers", "are not a JSON object"},
 		{`1`, `{"a": }`, "headers", "are not a JSON object"},
 		{`1`, `{"a": "b", }`, "headers", "are not a JSON object"},
+		{`1`, ` }`, "headers", "are not a JSON object"},
 		{`1`, `{"a": "b"} x`, "headers", "are not a JSON object"},
 		{`1`, `{"a": "b`, "headers", "are not a JSON object"},
 	}
@@ -328,6 +329,7 @@ func FuzzUnmarshal(f *testing.F) {
 	f.Add([]byte(`"QQ=="`), []byte(`{"a": "b", "_watermill_payload_encoding": "base64"}`))
 	f.Add([]byte(`1`), []byte(`{"a": [1, "\n"], "_watermill_metadata_base64": {"QQ==": "QQ=="}}`))
 	f.Add([]byte(`1`), []byte(`{ }`))
+	f.Add([]byte(`1`), []byte(`  }`))
 	f.Fuzz(func(t *testing.T, body, headers []byte) {
 		msg, err := JSONMarshaler{}.Unmarshal("q", pgmq.Message{Body: body, Headers: headers})
 		if (msg == nil) != (err != nil) {

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // A cluster is an engine: a throwaway Postgres run from the binaries on this machine.
@@ -91,7 +93,7 @@ func farewell(bindir string) string {
 	pgctl := quote(filepath.Join(bindir, "pg_ctl")) + " --pgdata gone"
 	kill := ` "$(head -n 1 gone/postmaster.pid)"`
 	return "! mv data gone || ! " + pgctl + " status || " +
-		"{ kill -CONT" + kill + "; " + pgctl + " --mode immediate --timeout 20 stop; } || kill -KILL" + kill
+		"{ kill -CONT" + kill + "; " + pgctl + " --mode immediate --timeout 20 stop; } || kill -KILL" + kill + " || ! kill -0" + kill
 }
 
 func (cl *cluster) dsn() string {
@@ -99,18 +101,46 @@ func (cl *cluster) dsn() string {
 }
 
 // start does nothing when the server runs.
+//
+// A server that was killed leaves its lock file, and for a moment processes. Until they are gone another
+// server cannot start, and may even be taken for running.
 func (cl *cluster) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		err := cl.tryStart(ctx)
+		if err == nil || !cl.isLocked() {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (cl *cluster) tryStart(ctx context.Context) error {
 	status := cl.command("pg_ctl", "--pgdata", cl.path("data"), "status")
 	start := cl.command("pg_ctl", "--pgdata", cl.path("data"), "--log", cl.path("log"), "--wait", "--timeout", seconds(ctx, startTimeout),
 		"--options", "-p "+strconv.Itoa(cl.port), "start")
 
 	// The log of this attempt alone says why it failed.
 	before := cl.logSize()
-	err := cl.keeper.run(ctx, status+" || "+start)
-	if err != nil {
+	if err := cl.keeper.run(ctx, status+" || "+start); err != nil {
 		return errors.Join(err, cl.logSince(before))
 	}
-	return nil
+	conn, err := pgx.Connect(ctx, cl.dsn())
+	if err != nil {
+		return err
+	}
+	return conn.Close(ctx)
+}
+
+// isLocked says whether a server of this cluster runs or died without a farewell.
+func (cl *cluster) isLocked() bool {
+	_, err := os.Stat(cl.path("data/postmaster.pid"))
+	return err == nil
 }
 
 // stop does nothing when the server does not run.

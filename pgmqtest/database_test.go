@@ -1,15 +1,94 @@
 package pgmqtest_test
 
 import (
+	"net"
+	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/watermill-pgmq/watermill-pgmq/pgmqtest"
 )
 
+// TestNew: each test has its own PGMQ, and what it does there is seen by no other.
 func TestNew(t *testing.T) {
 	t.Parallel()
-	db := pgmqtest.New(t)
-	if err := db.Pool.Ping(t.Context()); err != nil {
+	for range 4 {
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			db := pgmqtest.New(t)
+			var queues int
+			err := db.Pool.QueryRow(t.Context(), `
+				with created as (select pgmq.create('mine'::text))
+				select count(*) from created, pgmq.list_queues()`).Scan(&queues)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var id int64
+			err = db.Pool.QueryRow(t.Context(), `select pgmq.send('mine'::text, '{}'::jsonb)`).Scan(&id)
+			if err != nil || id != 1 {
+				t.Errorf("sent message %d, %v; want 1", id, err)
+			}
+		})
+	}
+}
+
+func TestNewEmpty(t *testing.T) {
+	t.Parallel()
+	db := pgmqtest.NewEmpty(t)
+	var found bool
+	if err := db.Pool.QueryRow(t.Context(), `select to_regnamespace('pgmq') is not null`).Scan(&found); err != nil || found {
+		t.Errorf("PGMQ is there: %t, %v", found, err)
+	}
+}
+
+// TestNewWithOptions: options ask for a server of its own.
+func TestNewWithOptions(t *testing.T) {
+	t.Parallel()
+	shared, own := pgmqtest.New(t), pgmqtest.New(t, pgmqtest.Setting("work_mem", "3MB"))
+	if shared.Server == own.Server || hostPort(shared.Pool.Config().ConnConfig) == hostPort(own.Pool.Config().ConnConfig) {
+		t.Error("both are on the same server")
+	}
+	if again := pgmqtest.NewEmpty(t); again.Server != shared.Server {
+		t.Error("without options there is more than one server")
+	}
+}
+
+// TestDropped: when a test ends its database goes, though somebody is connected to it.
+func TestDropped(t *testing.T) {
+	t.Parallel()
+	server := pgmqtest.NewEmpty(t).Server
+	var name string
+	t.Run("a test", func(t *testing.T) {
+		db := server.Database(t)
+		name = db.Pool.Config().ConnConfig.Database
+		if _, err := pgx.Connect(t.Context(), db.DSN); err != nil { // and never closed
+			t.Fatal(err)
+		}
+	})
+	conn, err := pgx.Connect(t.Context(), server.DSN())
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer conn.Close(t.Context())
+	var found bool
+	err = conn.QueryRow(t.Context(), `
+		select exists (select from pg_catalog.pg_database as d where d.datname = $1::text)`, name).Scan(&found)
+	if err != nil || found || name == "" {
+		t.Errorf("database %q is there: %t, %v", name, found, err)
+	}
+}
+
+func hostPort(config *pgx.ConnConfig) string {
+	return net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port)))
+}
+
+func containsAll(text string, parts ...string) bool {
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			return false
+		}
+	}
+	return true
 }

@@ -194,8 +194,9 @@ func (s *Server) halt(ctx context.Context, how shutdown) error {
 	if s.engine == nil {
 		return ErrGivenServer
 	}
-	s.stopped.Store(true)
+	s.stopped.Store(true) // at once: nobody is to start it again meanwhile
 	if err := s.engine.stop(ctx, how); err != nil {
+		s.stopped.Store(false)
 		return fmt.Errorf("pgmqtest: stop the server: %w", err)
 	}
 	return nil

@@ -211,7 +211,7 @@ func withDatabase(dsn, name string) (string, error) {
 	query := u.Query()
 	query.Del("dbname")
 	query.Del("database")
-	u.RawQuery = query.Encode()
+	u.RawQuery = strings.ReplaceAll(query.Encode(), "+", "%20") // Postgres knows no other space
 	u.Path, u.RawPath = "/"+name, ""
 	return u.String(), nil
 }

@@ -53,6 +53,12 @@ func run(ctx context.Context) (err error) {
 	return s.report(ctx)
 }
 
+type shop struct {
+	db        *pgxpool.Pool
+	publisher message.Publisher
+	journal   *journal // what every group has seen
+}
+
 // trade takes three orders, and returns when every group has handled them.
 func (s *shop) trade(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -88,12 +94,6 @@ func (s *shop) trade(ctx context.Context) (err error) {
 		orders = append(orders, o)
 	}
 	return s.journal.await(ctx, orders)
-}
-
-type shop struct {
-	db        *pgxpool.Pool
-	publisher message.Publisher
-	journal   *journal // what every group has seen
 }
 
 // newRouter connects the groups with the topics. A topic may have wildcards where it is subscribed to.

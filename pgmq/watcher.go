@@ -51,7 +51,8 @@ func (cfg WatcherConfig) Validate() error {
 type Watcher struct {
 	client *Client
 	cfg    WatcherConfig
-	listen *listener // nil: polling only
+	listen *listener     // nil: polling only
+	idled  chan struct{} // holds one signal: a reader has become idle
 	end    context.CancelFunc
 	joined sync.WaitGroup
 
@@ -67,7 +68,7 @@ func (c *Client) NewWatcher(cfg WatcherConfig) (*Watcher, error) {
 		return nil, op.fail(err)
 	}
 	ctx, end := context.WithCancel(context.Background())
-	w := &Watcher{client: c, cfg: cfg.withDefaults(), end: end, watches: map[*watch]struct{}{}}
+	w := &Watcher{client: c, cfg: cfg.withDefaults(), end: end, idled: make(chan struct{}, 1), watches: map[*watch]struct{}{}}
 	if !cfg.DisableListen {
 		w.listen = newListener(pool, w.heard, w.cfg.Logger)
 		w.joined.Go(func() { w.listen.run(ctx) })
@@ -144,14 +145,14 @@ func (one *watch) setIdle(idle bool) {
 	one.watcher.mu.Lock()
 	defer one.watcher.mu.Unlock()
 	one.idle = idle
+	if idle {
+		signal(one.watcher.idled)
+	}
 }
 
 // wake tells the reader to look. A wake-up that nobody has taken yet counts for this one too.
 func (one *watch) wake() {
-	select {
-	case one.woken <- struct{}{}:
-	default:
-	}
+	signal(one.woken)
 }
 
 // forget drops a wake-up: whoever calls it looks at the queue right afterwards.
@@ -172,16 +173,30 @@ func (w *Watcher) heard(channel string) {
 	}
 }
 
+// lookEvery is the shortest time between two looks, which follow whenever a reader becomes idle: its next
+// message may be due before the PollInterval is over.
+const lookEvery = 50 * time.Millisecond
+
 func (w *Watcher) poll(ctx context.Context) {
+	every := min(lookEvery, w.cfg.PollInterval)
+	soonest := time.NewTimer(0)
+	defer soonest.Stop()
 	tick := time.NewTicker(w.cfg.PollInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-			w.look(ctx)
+		case <-soonest.C:
 		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.idled:
+		case <-tick.C:
+		}
+		w.look(ctx)
+		soonest.Reset(every)
 	}
 }
 
@@ -241,17 +256,19 @@ func dueSQL(queues []string) string {
 	return sql.String()
 }
 
-// schedule wakes the idle readers of a queue when its first message becomes visible. What is further
+// schedule wakes the readers of a queue when its first message becomes visible. What is further
 // away than the next look is left to that.
 func (w *Watcher) schedule(queue string, in time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for one := range w.watches {
 		switch {
-		case one.queue != queue || !one.idle:
+		case one.queue != queue:
 		case in <= 0:
-			one.wake()
-		case in <= 2*w.cfg.PollInterval:
+			if one.idle {
+				one.wake()
+			}
+		case in <= 2*w.cfg.PollInterval: // for one that is not idle now, too
 			if one.due != nil {
 				one.due.Stop()
 			}

@@ -48,11 +48,9 @@ func appendJSONString[T ~string | ~[]byte](dst []byte, text T) []byte {
 // jsonEscapeSize is the number of bytes that c takes in a JSON string.
 func jsonEscapeSize(c byte) int {
 	switch {
-	case c == '"' || c == '\\':
-		return 2
-	case c >= ' ':
+	case c >= ' ' && c != '"' && c != '\\':
 		return 1
-	case c == '\b' || c == '\f' || c == '\n' || c == '\r' || c == '\t':
+	case c == '"' || c == '\\' || c == '\b' || c == '\f' || c == '\n' || c == '\r' || c == '\t':
 		return 2
 	}
 	return 6
@@ -61,18 +59,17 @@ func jsonEscapeSize(c byte) int {
 // appendUnescaped appends what the inside of a JSON string stands for. It answers false, with dst of no use, for
 // what cannot be the inside of a string, and for a surrogate without its other half.
 func appendUnescaped[T ~string | ~[]byte](dst []byte, inside T) ([]byte, bool) {
+	done := 0
 	for i := 0; i < len(inside); {
 		c := inside[i]
 		i++
-		switch {
-		case c < ' ' || c == '"':
-			return dst, false
-		case c != '\\':
-			dst = append(dst, c)
+		if jsonEscapeSize(c) == 1 {
 			continue
-		case i == len(inside):
+		}
+		if c != '\\' || i == len(inside) {
 			return dst, false
 		}
+		dst = append(dst, inside[done:i-1]...)
 		c = inside[i]
 		i++
 		switch c {
@@ -98,8 +95,9 @@ func appendUnescaped[T ~string | ~[]byte](dst []byte, inside T) ([]byte, bool) {
 		default:
 			return dst, false
 		}
+		done = i
 	}
-	return dst, true
+	return append(dst, inside[done:]...), true
 }
 
 // decodeUnicodeEscape reads the four digits after a \u, and after a high surrogate also the \uXXXX of the low one.

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/watermill-pgmq/watermill-pgmq/pgmq"
 	"github.com/watermill-pgmq/watermill-pgmq/pgmq/schema"
 )
 
@@ -119,9 +120,7 @@ func (s *Server) buildTemplate(ctx context.Context, conn *pgx.Conn, building, na
 	if err != nil {
 		return err
 	}
-	for _, version := range schema.Versions() {
-		_, err = pool.Exec(ctx, version.SQL)
-	}
+	_, err = pgmq.New(pool).Install(ctx)
 	pool.Close()
 	if err != nil {
 		return err

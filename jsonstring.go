@@ -59,17 +59,17 @@ func jsonEscapeSize(c byte) int {
 // appendUnescaped appends what the inside of a JSON string stands for. It answers false, with dst of no use, for
 // what cannot be the inside of a string, and for a surrogate without its other half.
 func appendUnescaped[T ~string | ~[]byte](dst []byte, inside T) ([]byte, bool) {
-	done := 0
+	// Byte by byte: JSON within a JSON string is full of escapes, and copying short runs takes longer.
 	for i := 0; i < len(inside); {
 		c := inside[i]
 		i++
 		if jsonEscapeSize(c) == 1 {
+			dst = append(dst, c)
 			continue
 		}
 		if c != '\\' || i == len(inside) {
 			return dst, false
 		}
-		dst = append(dst, inside[done:i-1]...)
 		c = inside[i]
 		i++
 		switch c {
@@ -95,9 +95,8 @@ func appendUnescaped[T ~string | ~[]byte](dst []byte, inside T) ([]byte, bool) {
 		default:
 			return dst, false
 		}
-		done = i
 	}
-	return append(dst, inside[done:]...), true
+	return dst, true
 }
 
 // decodeUnicodeEscape reads the four digits after a \u, and after a high surrogate also the \uXXXX of the low one.

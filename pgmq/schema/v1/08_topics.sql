@@ -2,17 +2,16 @@
 --
 -- A pattern is text in which * stands for one segment and # for any text, dots included. Matching is
 -- by a regular expression, which is slow to evaluate for every binding there is; so an index finds the
--- few that can match at all, by the text before the first wildcard and the text after the last one.
+-- few that can match at all, by the text before the first wildcard, or after the last one.
 
--- The text before the first wildcard: '' when the pattern begins with one, null when it has none.
-create function pgmq._pattern_head(pattern text) returns text
+-- What a key has to begin with ('^orders.') or, for a pattern that begins with a wildcard, to end with
+-- ('.created$') to match the pattern. Null for a pattern without wildcards.
+create function pgmq._pattern_anchor(pattern text) returns text
 language sql immutable
-return case when pattern ~ '[*#]' then substring(pattern, '^[^*#]*') end;
-
--- The text after the last wildcard: '' when the pattern ends with one, null when it has none.
-create function pgmq._pattern_tail(pattern text) returns text
-language sql immutable
-return case when pattern ~ '[*#]' then substring(pattern, '[^*#]*$') end;
+return case
+    when pattern ~ '^[^*#]+[*#]' then '^' || substring(pattern, '^[^*#]+')
+    when pattern ~ '^[*#]' then substring(pattern, '[^*#]*$') || '$'
+end;
 
 create table pgmq.topic_bindings (
     pattern text not null,
@@ -26,10 +25,7 @@ create table pgmq.topic_bindings (
 
 create index topic_bindings_queue_name_idx on pgmq.topic_bindings (queue_name);
 
-create index topic_bindings_wildcard_idx on pgmq.topic_bindings (
-    pgmq._pattern_head(pattern),
-    pgmq._pattern_tail(pattern)
-);
+create index topic_bindings_anchor_idx on pgmq.topic_bindings (pgmq._pattern_anchor(pattern));
 
 grant select on pgmq.topic_bindings to pg_monitor;
 
@@ -129,9 +125,8 @@ begin atomic
     order by b.bound_at desc, b.pattern;
 end;
 
--- The bindings that a key matches. A pattern without wildcards has to be the key; one that begins with
--- text has to begin as the key does; one that begins with a wildcard has to end as the key does. Each
--- of the three is a look into an index, and what it finds costs one regular expression.
+-- The bindings that a key matches: the pattern is the key, or it has an anchor that the key begins or ends
+-- with and matches. Both are looks into an index, and only what the second finds costs a regular expression.
 --
 -- A scan of the table is switched off: a plan made while there are few bindings is kept by its session
 -- when there are many.
@@ -142,11 +137,10 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
-    heads text[];
-    tails text[];
+    anchors text[];
 begin
-    select array_agg(left(routing_key, n)) filter (where n > 0), array_agg(right(routing_key, n))
-    into heads, tails
+    select array_agg('^' || left(routing_key, n)) || array_agg(right(routing_key, n) || '$')
+    into anchors
     from generate_series(0, length(routing_key)) as n;
 
     return query
@@ -156,13 +150,7 @@ begin
     union all
     select b.pattern, b.queue_name, b.compiled_regex
     from pgmq.topic_bindings as b
-    where pgmq._pattern_head(b.pattern) = any (heads)
-        and routing_key ~ b.compiled_regex
-    union all
-    select b.pattern, b.queue_name, b.compiled_regex
-    from pgmq.topic_bindings as b
-    where pgmq._pattern_head(b.pattern) = ''
-        and pgmq._pattern_tail(b.pattern) = any (tails)
+    where pgmq._pattern_anchor(b.pattern) = any (anchors)
         and routing_key ~ b.compiled_regex;
 end;
 $$;

@@ -58,6 +58,7 @@ type Watcher struct {
 
 	mu      sync.Mutex
 	watches map[*watch]struct{}
+	round   int // counts PollIntervals
 }
 
 // NewWatcher starts a watcher; Close ends it. The client's handle must be a *pgxpool.Pool.
@@ -68,7 +69,7 @@ func (c *Client) NewWatcher(cfg WatcherConfig) (*Watcher, error) {
 		return nil, op.fail(err)
 	}
 	ctx, end := context.WithCancel(context.Background())
-	w := &Watcher{client: c, cfg: cfg.withDefaults(), end: end, idled: make(chan struct{}, 1), watches: map[*watch]struct{}{}}
+	w := &Watcher{client: c, cfg: cfg.withDefaults(), end: end, idled: make(chan struct{}, 1), watches: map[*watch]struct{}{}, round: 1}
 	if !cfg.DisableListen {
 		w.listen = newListener(pool, w.heard, w.cfg.Logger)
 		w.joined.Go(func() { w.listen.run(ctx) })
@@ -106,8 +107,9 @@ type watch struct {
 	woken   chan struct{} // holds one wake-up
 
 	// guarded by watcher.mu
-	idle bool
-	due  *time.Timer
+	idle  bool
+	due   *time.Timer
+	round int // in which it was woken last for a message that was visible
 }
 
 func (w *Watcher) watch(queue string) *watch {
@@ -194,6 +196,9 @@ func (w *Watcher) poll(ctx context.Context) {
 			return
 		case <-w.idled:
 		case <-tick.C:
+			w.mu.Lock()
+			w.round++
+			w.mu.Unlock()
 		}
 		w.look(ctx)
 		soonest.Reset(every)
@@ -265,7 +270,10 @@ func (w *Watcher) schedule(queue string, in time.Duration) {
 		switch {
 		case one.queue != queue:
 		case in <= 0:
-			if one.idle {
+			// What is visible but cannot be taken, because somebody holds a lock on it, wakes its
+			// readers once in a PollInterval.
+			if one.idle && one.round != w.round {
+				one.round = w.round
 				one.wake()
 			}
 		case in <= 2*w.cfg.PollInterval: // for one that is not idle now, too

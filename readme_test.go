@@ -16,7 +16,7 @@ import (
 func TestReadme_Snippets(t *testing.T) {
 	t.Parallel()
 	examples := unindented(read(t, "example_test.go"))
-	snippets := regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(read(t, "README.md"), -1)
+	snippets := regexp.MustCompile("(?s)\n```go\n(.*?\n)```\n").FindAllStringSubmatch(read(t, "README.md"), -1)
 	require.NotEmpty(t, snippets)
 	for _, snippet := range snippets {
 		require.Contains(t, examples, unindented(snippet[1]))
@@ -28,8 +28,10 @@ func TestReadme_Configuration(t *testing.T) {
 	t.Parallel()
 	sections := strings.Split(read(t, "README.md"), "\n### ")
 	for _, cfg := range []any{
-		watermillpgmq.PublisherConfig{}, watermillpgmq.SubscriberConfig{},
-		watermillpgmq.TopicTopology{}, watermillpgmq.QueueTopology{},
+		watermillpgmq.PublisherConfig{},
+		watermillpgmq.SubscriberConfig{},
+		watermillpgmq.TopicTopology{},
+		watermillpgmq.QueueTopology{},
 	} {
 		of := reflect.TypeOf(cfg)
 		var fields, documented []string

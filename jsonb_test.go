@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -117,7 +117,10 @@ func TestJSONBKeepsProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		// Many texts at a time: a round trip to the server costs more than the check.
 		var accepted []string
-		for _, text := range rapid.SliceOfN(jsonText(3), 40, 40).Draw(t, "texts") {
+		texts := rapid.SliceOfN(jsonText(3), 25, 25).Draw(t, "texts")
+		// One number at the limits of numeric is enough: it has more digits than all the rest.
+		texts = append(texts, rapid.StringMatching(`-?[0-9]\.[0-9]e(-1638[0-4]|13107[0-3])`).Draw(t, "number"))
+		for _, text := range texts {
 			switch {
 			case jsonbKeeps([]byte(text)):
 				accepted = append(accepted, text)
@@ -146,7 +149,6 @@ func jsonText(depth int) *rapid.Generator[string] {
 	})
 	number := rapid.OneOf(
 		rapid.StringMatching(`-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,2})?`),
-		rapid.StringMatching(`[0-9]\.[0-9]e(-1638[0-4]|13107[0-3])`),
 		rapid.Map(rapid.Float64(), func(f float64) string { data, _ := json.Marshal(f); return string(data) }),
 	)
 	scalar := rapid.OneOf(text, number, rapid.SampledFrom([]string{"true", "false", "null"}))
@@ -297,15 +299,48 @@ func decodeNext(decoder *json.Decoder) (string, error) {
 	return fmt.Sprintf("%T %q", token, fmt.Sprint(token)), nil
 }
 
+// exactNumber returns the significant digits of a JSON number and the power of ten they are multiplied with. (A big.Rat
+// of 131,072 digits takes its time.)
 func exactNumber(text string) (string, error) {
-	number, ok := new(big.Rat).SetString(text)
-	if !ok {
-		return "", fmt.Errorf("not a number: %q", text)
+	digits, power, _ := strings.Cut(strings.ToLower(text), "e")
+	exponent := 0
+	if power != "" {
+		var err error
+		if exponent, err = strconv.Atoi(power); err != nil {
+			return "", err
+		}
 	}
-	if number.Sign() == 0 && text[0] == '-' {
-		return "negative zero", nil
+	digits, negative := strings.CutPrefix(digits, "-")
+	whole, fraction, _ := strings.Cut(digits, ".")
+	significant := strings.TrimRight(whole+fraction, "0")
+	exponent += len(whole) - len(significant)
+	significant = strings.TrimLeft(significant, "0")
+	if significant == "" {
+		exponent = 0
 	}
-	return "number " + number.RatString(), nil
+	return fmt.Sprintf("number %t %s e %d", negative, significant, exponent), nil
+}
+
+func TestSameValue(t *testing.T) {
+	t.Parallel()
+	same := [][2]string{
+		{"1", "1.0"}, {"100", "1e2"}, {"0.01", "1E-2"}, {"10e-1", "1"}, {"-120.50", "-1.205e+2"}, {"0", "0.00"}, {"0e5", "0"},
+		{`{"a":1,"b":[2]}`, ` { "b" : [ 2.0 ] , "a" : 1 } `}, {`"\u0061\/"`, `"a/"`},
+	}
+	for _, pair := range same {
+		if !sameValue(pair[0], pair[1]) {
+			t.Errorf("%s and %s are taken for different", pair[0], pair[1])
+		}
+	}
+	different := [][2]string{
+		{"1", "10"}, {"1", "0.1"}, {"1", "-1"}, {"0", "-0"}, {"1", `"1"`}, {"101", "11"}, {"1.01", "1.1"}, {"null", `"null"`}, {"[1,2]", "[2,1]"},
+		{"[[1],2]", "[[1,2]]"}, {`{"a":1}`, `{"a":1,"a":1}`}, {`{"a":1,"b":2}`, `{"a":2,"b":1}`}, {"[]", "{}"}, {"1", "1 1"}, {"x", "x"},
+	}
+	for _, pair := range different {
+		if sameValue(pair[0], pair[1]) {
+			t.Errorf("%s and %s are taken for the same", pair[0], pair[1])
+		}
+	}
 }
 
 func BenchmarkJSONBKeeps(b *testing.B) {

@@ -11,21 +11,22 @@ language sql immutable
 return format(
     $sql$
     insert into pgmq.%I (vt, message, headers)
-    values ($1::timestamp with time zone, $2::jsonb, $3::jsonb)
+    values ($1::timestamp with time zone, $2::pg_catalog.jsonb, $3::pg_catalog.jsonb)
     returning msg_id
     $sql$,
     pgmq.format_table_name(queue_name, 'q')
 );
 
 -- The statement that inserts many, so that their ids grow in the order of the array: $1 vt,
--- $2 messages, $3 headers. An array of headers that is null gives every message none.
+-- $2 messages, $3 headers. An array of headers that is null gives every message none. (Only an unnest
+-- without a schema takes several arrays; the parser sees to it that it is Postgres's own.)
 create function pgmq._insert_many(queue_name text) returns text
 language sql immutable
 return format(
     $sql$
     insert into pgmq.%I (vt, message, headers)
     select $1::timestamp with time zone, m.message, m.headers
-    from unnest($2::jsonb[], $3::jsonb[]) with ordinality as m (message, headers, place)
+    from unnest($2::pg_catalog.jsonb[], $3::pg_catalog.jsonb[]) with ordinality as m (message, headers, place)
     order by m.place
     returning msg_id
     $sql$,

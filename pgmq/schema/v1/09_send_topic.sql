@@ -6,17 +6,17 @@ returns integer
 language plpgsql
 as $$
 declare
-    bound record;
+    bound_queue pg_catalog.text;
     sent integer := 0;
 begin
     perform pgmq.validate_routing_key(routing_key);
     if msg is null then
         raise exception 'the message for a topic must not be null';
     end if;
-    for bound in
+    for bound_queue in
         select distinct r.queue_name from pgmq._route(routing_key) as r order by r.queue_name
     loop
-        execute pgmq._insert_one(bound.queue_name) using vt, msg, headers;
+        execute pgmq._insert_one(bound_queue) using vt, msg, headers;
         sent := sent operator(pg_catalog.+) 1;
     end loop;
     return sent;
@@ -31,16 +31,13 @@ create function pgmq._send_batch_topic(
 ) returns table (queue_name text, msg_id bigint)
 language plpgsql
 as $$
-declare
-    bound record;
 begin
     perform pgmq.validate_routing_key(routing_key);
     perform pgmq._validate_batch(msgs, headers);
-    for bound in
-        select distinct r.queue_name as name from pgmq._route(routing_key) as r order by r.queue_name
+    for queue_name in
+        select distinct r.queue_name from pgmq._route(routing_key) as r order by r.queue_name
     loop
-        queue_name := bound.name;
-        for msg_id in execute pgmq._insert_many(bound.name) using vt, msgs, headers loop
+        for msg_id in execute pgmq._insert_many(queue_name) using vt, msgs, headers loop
             return next;
         end loop;
     end loop;

@@ -3,14 +3,7 @@ package pgmq
 import (
 	"context"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
 )
-
-// DB is a handle of pgx: *pgxpool.Pool, *pgxpool.Conn, *pgx.Conn or pgx.Tx.
-type DB interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}
 
 // Client speaks PGMQ over one handle. It is cheap to make, so that a transaction is used through a
 // client of its own: what New(tx).Send(...) sends appears and disappears with tx. It is as safe for
@@ -18,45 +11,60 @@ type DB interface {
 //
 // Every error of its methods is an *Error.
 type Client struct {
-	db DB
+	db handle // nil: none was given
 }
 
-// New returns a client on db. It sends nothing; with a nil db every method returns ErrNilDB.
+// New returns a client on a handle of pgx. It sends nothing; with a nil handle every method returns
+// ErrNilDB.
 func New(db DB) *Client {
-	return &Client{db: db}
+	if isNil(db) {
+		return &Client{}
+	}
+	return &Client{db: pgxHandle{db}}
+}
+
+// NewStd is New for a handle of database/sql.
+func NewStd(db StdDB) *Client {
+	if isNil(db) {
+		return &Client{}
+	}
+	return &Client{db: stdHandle{db}}
 }
 
 // InTx calls fn with a client whose handle is a transaction, which is committed when fn returns nil
-// and else rolled back. Inside a transaction it is a savepoint. It returns fn's error as it is.
+// and else rolled back. Inside a transaction it is a savepoint. It returns fn's error.
 func (c *Client) InTx(ctx context.Context, fn func(*Client) error) error {
-	op := operation{name: "begin"}
 	if c.db == nil {
-		return op.fail(ErrNilDB)
+		return operation{name: "begin"}.fail(ErrNilDB)
 	}
-	b, ok := c.db.(interface {
-		Begin(ctx context.Context) (pgx.Tx, error)
-	})
-	if !ok {
-		return op.fail(fmt.Errorf("%w: %T cannot begin a transaction", ErrUnsupported, c.db))
-	}
-	return pgx.BeginFunc(ctx, b, func(tx pgx.Tx) error { return fn(New(tx)) })
+	err := c.db.inTx(ctx, func(tx handle) error { return fn(&Client{db: tx}) })
+	return c.explainRolledBack(ctx, err)
 }
 
 // query runs one statement and collects its rows. Every statement of this package goes through it,
-// so that rows are closed and their error is read in one place.
-func query[T any](ctx context.Context, c *Client, scan pgx.RowToFunc[T], sql string, args ...any) ([]T, error) {
+// or through planned, so that rows are closed and their error is read in one place.
+func query[T any](ctx context.Context, c *Client, scan func(row) (T, error), sql string, args ...any) ([]T, error) {
 	if c.db == nil {
 		return nil, ErrNilDB
 	}
-	rows, err := c.db.Query(ctx, sql, args...)
+	r, err := c.db.query(ctx, sql, args)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, scan)
+	return collect(r, scan)
+}
+
+// planned is query for a statement whose best plan depends on what is in the table just now.
+func planned[T any](ctx context.Context, c *Client, scan func(row) (T, error), sql string, args ...any) ([]T, error) {
+	r, err := c.db.planned(ctx, sql, args)
+	if err != nil {
+		return nil, err
+	}
+	return collect(r, scan)
 }
 
 // queryOne is query for a statement that has exactly one row.
-func queryOne[T any](ctx context.Context, c *Client, scan pgx.RowToFunc[T], sql string, args ...any) (T, error) {
+func queryOne[T any](ctx context.Context, c *Client, scan func(row) (T, error), sql string, args ...any) (T, error) {
 	all, err := query(ctx, c, scan, sql, args...)
 	if err == nil && len(all) != 1 {
 		err = fmt.Errorf("%d rows where one was expected", len(all))
@@ -70,6 +78,6 @@ func queryOne[T any](ctx context.Context, c *Client, scan pgx.RowToFunc[T], sql 
 
 // exec is query for a statement whose rows say nothing.
 func exec(ctx context.Context, c *Client, sql string, args ...any) error {
-	_, err := query(ctx, c, func(pgx.CollectableRow) (struct{}, error) { return struct{}{}, nil }, sql, args...)
+	_, err := query(ctx, c, func(row) (struct{}, error) { return struct{}{}, nil }, sql, args...)
 	return err
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/watermill-pgmq/watermill-pgmq/pgmq/schema"
@@ -287,16 +286,21 @@ func (c *Client) schemaState(ctx context.Context) (schemaState, error) {
 	if !s.MayUse {
 		return s, &RightsError{Role: s.Role, Missing: []string{"USAGE on schema pgmq"}, Err: errInstallRight}
 	}
-	s.ledger, err = query(ctx, c, pgx.RowToStructByPos[ledgerRow], `
+	s.ledger, err = query(ctx, c, scanLedgerRow, `
 		select l.version, l.checksum from pgmq._ledger as l order by l.version`)
 	s.version = len(s.ledger)
 	return s, err
 }
 
-func scanSchemaState(row pgx.CollectableRow) (s schemaState, err error) {
-	err = row.Scan(&s.Role, &s.Database, &s.Extension, &s.Offered, &s.HasSchema, &s.Empty, &s.HasLedger,
+func scanSchemaState(r row) (s schemaState, err error) {
+	err = r.Scan(&s.Role, &s.Database, &s.Extension, &s.Offered, &s.HasSchema, &s.Empty, &s.HasLedger,
 		&s.HasPGMQ, &s.MayUse, &s.MayCreate, &s.Owns)
 	return s, err
+}
+
+func scanLedgerRow(r row) (l ledgerRow, err error) {
+	err = r.Scan(&l.Version, &l.Checksum)
+	return l, err
 }
 
 func hasState(err error, state string) bool {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // leasing holds the statements by which a reader takes messages of one queue and settles them. They
@@ -17,7 +15,7 @@ import (
 // by it; settling moves it on, so that a settlement which is repeated because its answer was lost, or
 // which comes from somebody who lost the lease, finds nothing.
 //
-// All of them are planned at each execution (QueryExecModeCacheDescribe): a plan made while the table
+// All of them are planned at each execution: a plan made while the table
 // was nearly empty would scan all of it when it is large.
 type leasing struct {
 	client  *Client
@@ -29,7 +27,7 @@ type leasing struct {
 // take leases up to n of the oldest visible messages and returns them in the order of their ids.
 // Messages that somebody else is taking at the same time are passed over, not waited for.
 func (l *leasing) take(ctx context.Context, n int) ([]Message, error) {
-	msgs, err := query(ctx, l.client, scanMessage, fmt.Sprintf(`
+	msgs, err := planned(ctx, l.client, scanMessage, fmt.Sprintf(`
 		with oldest as materialized (
 			select msg_id
 			from %[1]s
@@ -45,7 +43,7 @@ func (l *leasing) take(ctx context.Context, n int) ([]Message, error) {
 		from oldest
 		where q.msg_id = oldest.msg_id
 		returning q.msg_id, q.read_ct, q.enqueued_at, q.last_read_at, q.vt, q.message, q.headers`, table(l.queue)),
-		pgx.QueryExecModeCacheDescribe, n, l.vt.Microseconds())
+		n, l.vt.Microseconds())
 	sortByID(msgs)
 	return msgs, l.client.wrap(ctx, operation{"read", l.queue}, err)
 }
@@ -116,7 +114,7 @@ func (l *leasing) change(ctx context.Context, op operation, sql string, leases [
 	for i, lease := range leases {
 		ids[i], fences[i] = lease.ID, lease.LastReadAt
 	}
-	args := append([]any{pgx.QueryExecModeCacheDescribe, ids, fences}, more...)
-	changed, err := query(ctx, l.client, pgx.RowTo[int64], sql, args...)
+	args := append([]any{ids, fences}, more...)
+	changed, err := planned(ctx, l.client, scanValue[int64], sql, args...)
 	return changed, l.client.wrap(ctx, op, err)
 }

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"slices"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Message is one message as a queue holds it: a row of pgmq.message_record.
@@ -39,12 +37,12 @@ type Outgoing struct {
 const GroupHeader = "x-pgmq-group"
 
 // scanMessage reads a row whose columns are those of pgmq.message_record.
-func scanMessage(row pgx.CollectableRow) (Message, error) {
+func scanMessage(r row) (Message, error) {
 	var (
 		m        Message
 		lastRead *time.Time
 	)
-	err := row.Scan(&m.ID, &m.ReadCount, &m.EnqueuedAt, &lastRead, &m.VisibleAt, (*[]byte)(&m.Body), (*[]byte)(&m.Headers))
+	err := r.Scan(&m.ID, &m.ReadCount, &m.EnqueuedAt, &lastRead, &m.VisibleAt, (*[]byte)(&m.Body), (*[]byte)(&m.Headers))
 	if lastRead != nil {
 		m.LastReadAt = *lastRead
 	}

@@ -3,8 +3,6 @@ package pgmq
 import (
 	"context"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Metrics is what pgmq.metrics says of a queue.
@@ -39,12 +37,12 @@ func (c *Client) MetricsAll(ctx context.Context) ([]Metrics, error) {
 const metricsColumns = `queue_name, queue_length, queue_visible_length, newest_msg_age_sec, oldest_msg_age_sec,
 	total_messages, scrape_time`
 
-func scanMetrics(row pgx.CollectableRow) (Metrics, error) {
+func scanMetrics(r row) (Metrics, error) {
 	var (
 		m              Metrics
 		newest, oldest *int64
 	)
-	err := row.Scan(&m.Queue, &m.Length, &m.Visible, &newest, &oldest, &m.Total, &m.ScrapedAt)
+	err := r.Scan(&m.Queue, &m.Length, &m.Visible, &newest, &oldest, &m.Total, &m.ScrapedAt)
 	m.Newest, m.Oldest = seconds(newest), seconds(oldest)
 	return m, err
 }

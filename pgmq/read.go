@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"math"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // ReadOption changes what Read returns.
@@ -128,6 +126,6 @@ func (c *Client) settle(ctx context.Context, op operation, sql string, ids []int
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	settled, err := query(ctx, c, pgx.RowTo[int64], sql, op.queue, ids)
+	settled, err := query(ctx, c, scanValue[int64], sql, op.queue, ids)
 	return settled, c.wrap(ctx, op, err)
 }

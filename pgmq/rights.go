@@ -2,87 +2,106 @@ package pgmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
+	"strings"
 )
 
-// tableRights says what an operation needs on the queue's own table. Operations on topics are not
-// here: they need the same as "send" on every queue that is bound.
-var tableRights = map[string][]string{
-	"send":    {"INSERT", "SELECT"},
-	"read":    {"SELECT", "UPDATE"},
-	"set_vt":  {"SELECT", "UPDATE"},
-	"pop":     {"SELECT", "DELETE"},
-	"delete":  {"SELECT", "DELETE"},
-	"archive": {"SELECT", "DELETE"},
-	"metrics": {"SELECT"},
-	"purge":   {"SELECT", "DELETE", "TRUNCATE"},
+// rights is what an operation needs, by what it needs it on.
+type rights struct {
+	queue, archive, meta, bindings, everyQueue []string
+	create                                     bool // on the schema
 }
 
-// explainRights asks the server which of the rights that op needs the role lacks. Where it cannot
-// (the transaction has failed already, the role may not even look), the server's error has to do.
+// needed says what the operations need, so that an error can name what is missing.
+var needed = map[string]rights{
+	"send":                {queue: []string{"INSERT", "SELECT"}},
+	"send_topic":          {bindings: []string{"SELECT"}, everyQueue: []string{"INSERT", "SELECT"}},
+	"read":                {queue: []string{"SELECT", "UPDATE"}},
+	"set_vt":              {queue: []string{"SELECT", "UPDATE"}},
+	"pop":                 {queue: []string{"SELECT", "DELETE"}},
+	"delete":              {queue: []string{"SELECT", "DELETE"}},
+	"archive":             {queue: []string{"SELECT", "DELETE"}, archive: []string{"INSERT", "SELECT"}},
+	"metrics":             {queue: []string{"SELECT"}, meta: []string{"SELECT"}},
+	"purge":               {queue: []string{"SELECT", "TRUNCATE"}},
+	"create":              {meta: []string{"SELECT", "INSERT"}, create: true},
+	"list_queues":         {meta: []string{"SELECT"}},
+	"bind_topic":          {meta: []string{"SELECT"}, bindings: []string{"SELECT", "INSERT"}},
+	"unbind_topic":        {bindings: []string{"SELECT", "DELETE"}},
+	"list_topic_bindings": {bindings: []string{"SELECT"}},
+	"test_routing":        {bindings: []string{"SELECT"}},
+}
+
+// explainRights asks the server which of the rights that op needs the role lacks. Where it cannot (the
+// transaction has failed already, the role may not even look), the server's own error has to do.
 func (c *Client) explainRights(ctx context.Context, op operation, cause error) error {
-	plain := fmt.Errorf("%w: %w", ErrPermissionDenied, cause)
-	if _, inTx := c.db.(pgx.Tx); inTx {
+	plain := cause
+	if !errors.Is(cause, ErrPermissionDenied) {
+		plain = fmt.Errorf("%w: %w", ErrPermissionDenied, cause)
+	}
+	if c.db.isTx() {
 		return plain
 	}
-	type answer struct {
-		Role    string
-		Missing *string
-	}
-	rows, err := query(ctx, c, pgx.RowToStructByPos[answer], `
+	tables, privileges := needed[op.name].list(op.queue)
+	err := &RightsError{Err: cause}
+	missing, failed := query(ctx, c, func(r row) (right string, scan error) {
+		scan = r.Scan(&err.Role, &right)
+		return right, scan
+	}, `
 		with schema as (
-			select oid, has_schema_privilege(oid, 'usage') as usable
-			from pg_catalog.pg_namespace
-			where nspname = 'pgmq'
-		), wanted (relname, privilege) as (
-			select 'topic_bindings', 'SELECT' where $2::bool
-			union all
-			select 'meta', unnest(array['SELECT', 'INSERT']) where $3::bool
-			union all
-			select 'q_' || lower($1::text), unnest($4::text[]) where not $2::bool
-			union all
-			select 'a_' || lower($1::text), unnest(array['INSERT', 'SELECT']) where $5::bool
-			union all
-			-- a topic may go to any queue, so every queue's table counts
-			select c.relname, unnest($4::text[])
-			from pg_catalog.pg_class as c
-			join schema as s on s.oid = c.relnamespace
-			where $2::bool and c.relname like 'q\_%' and c.relkind in ('r', 'p')
+			select n.oid
+			from pg_catalog.pg_namespace as n
+			where n.nspname = 'pgmq'
 		)
-		select current_user::text, m.missing
-		from (
-			select 'USAGE on schema pgmq' as missing from schema where not usable
-			union all
-			select 'CREATE on schema pgmq' from schema
-			where $3::bool and not has_schema_privilege(oid, 'create')
-			union all
-			select w.privilege || ' on table pgmq.' || w.relname
-			from wanted as w
-			join schema as s on true
-			join pg_catalog.pg_class as c on c.relnamespace = s.oid and c.relname = w.relname
-			where not has_table_privilege(c.oid, w.privilege)
-		) as m`,
-		op.queue,
-		op.name == "send_topic" || op.name == "bind_topic",
-		op.name == "create",
-		op.tableRights(),
-		op.name == "archive",
-	)
-	if err != nil || len(rows) == 0 {
+		select current_user::text, 'USAGE on schema pgmq'
+		from schema as s
+		where not has_schema_privilege(s.oid, 'usage')
+		union all
+		select current_user::text, 'CREATE on schema pgmq'
+		from schema as s
+		where $3::bool and not has_schema_privilege(s.oid, 'create')
+		union all
+		-- no table is every queue's: a topic may lead to any of them
+		select current_user::text, w.privilege || ' on table pgmq.' || c.relname
+		from unnest($1::text[], $2::text[]) as w (relname, privilege)
+		join schema as s on true
+		join pg_catalog.pg_class as c on c.relnamespace = s.oid and c.relkind in ('r', 'p')
+			and (c.relname = w.relname or w.relname is null and c.relname like 'q\_%')
+		where not has_table_privilege(c.oid, w.privilege)`,
+		tables, privileges, needed[op.name].create)
+	if failed != nil || len(missing) == 0 {
 		return plain
 	}
-	rights := &RightsError{Role: rows[0].Role, Err: cause}
-	for _, r := range rows {
-		rights.Missing = append(rights.Missing, *r.Missing)
-	}
-	return rights
+	err.Missing = missing
+	return err
 }
 
-func (op operation) tableRights() []string {
-	if op.name == "send_topic" {
-		return tableRights["send"]
+// explainRolledBack explains a missing right for an operation inside of a transaction: there, the
+// server could not be asked any more.
+func (c *Client) explainRolledBack(ctx context.Context, err error) error {
+	var (
+		failed    *Error
+		explained *RightsError
+	)
+	if !errors.Is(err, ErrPermissionDenied) || errors.As(err, &explained) || !errors.As(err, &failed) || c.db.isTx() {
+		return err
 	}
-	return append([]string{}, tableRights[op.name]...)
+	op := operation{failed.Op, failed.Queue}
+	return op.fail(c.explainRights(ctx, op, failed.Err))
+}
+
+// list pairs tables with privileges. A nil table stands for every queue's.
+func (r rights) list(queue string) (tables []*string, privileges []string) {
+	add := func(table *string, needs []string) {
+		for _, privilege := range needs {
+			tables, privileges = append(tables, table), append(privileges, privilege)
+		}
+	}
+	name := func(s string) *string { return &s }
+	add(name("q_"+strings.ToLower(queue)), r.queue)
+	add(name("a_"+strings.ToLower(queue)), r.archive)
+	add(name("meta"), r.meta)
+	add(name("topic_bindings"), r.bindings)
+	add(nil, r.everyQueue)
+	return tables, privileges
 }

@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // SendOption changes how messages are sent: VisibleIn or VisibleAt.
@@ -46,7 +44,7 @@ func (c *Client) send(ctx context.Context, op operation, queue string, msgs []Ou
 	if len(msgs) == 0 {
 		return nil, nil
 	}
-	ids, err := query(ctx, c, pgx.RowTo[int64], `
+	ids, err := query(ctx, c, scanValue[int64], `
 		select s.msg_id
 		from pgmq.send_batch($3::text, $4::text[]::jsonb[], $5::text[]::jsonb[], `+visibleAtSQL+`) as s (msg_id)`,
 		b.args(queue)...)
@@ -74,11 +72,16 @@ func (c *Client) SendBatchTopic(ctx context.Context, routingKey string, msgs []O
 	if len(msgs) == 0 {
 		return nil, nil
 	}
-	sent, err := query(ctx, c, pgx.RowToStructByPos[Delivery], `
+	sent, err := query(ctx, c, scanDelivery, `
 		select s.queue_name, s.msg_id
 		from pgmq.send_batch_topic($3::text, $4::text[]::jsonb[], $5::text[]::jsonb[], `+visibleAtSQL+`) as s`,
 		b.args(routingKey)...)
 	return sent, c.wrap(ctx, op, err)
+}
+
+func scanDelivery(r row) (d Delivery, err error) {
+	err = r.Scan(&d.Queue, &d.ID)
+	return d, err
 }
 
 // batch holds messages as the parameters that pgmq.send_batch takes.

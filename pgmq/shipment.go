@@ -3,8 +3,6 @@ package pgmq
 import (
 	"context"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Shipment is a part of what SendMany sends: messages with one destination and one visibility.
@@ -28,56 +26,32 @@ func (c *Client) SendMany(ctx context.Context, shipments []Shipment) ([][]string
 	if len(shipments) == 0 {
 		return nil, nil
 	}
-	op := shipments[0].operation()
-	batch := &pgx.Batch{}
+	statements := make([]statement, len(shipments))
 	for i := range shipments {
 		if err := shipments[i].validate(); err != nil {
 			return nil, shipments[i].operation().fail(err)
 		}
-		shipments[i].queue(batch)
+		statements[i] = shipments[i].statement()
 	}
 	if c.db == nil {
-		return nil, op.fail(ErrNilDB)
+		return nil, shipments[0].operation().fail(ErrNilDB)
 	}
-	db, ok := c.db.(interface {
-		SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
+	queues := make([][]string, len(shipments))
+	at, err := c.db.all(ctx, statements, func(i int, r rows) (err error) {
+		queues[i], err = collect(r, scanSent)
+		return err
 	})
-	if !ok {
-		return nil, op.fail(fmt.Errorf("%w on a %T: it needs a handle with SendBatch", ErrUnsupported, c.db))
-	}
-	queues, at, err := collect(db.SendBatch(ctx, batch), len(shipments))
-	return queues, c.wrap(ctx, shipments[at].operation(), err)
-}
-
-// collect reads the results of n statements, and says at which of them an error came up.
-func collect(results pgx.BatchResults, n int) (queues [][]string, at int, err error) {
-	queues = make([][]string, n)
-	for at = range queues {
-		rows, queryErr := results.Query()
-		if queryErr == nil {
-			queues[at], queryErr = pgx.CollectRows(rows, scanFirst[string])
-		}
-		if err = queryErr; err != nil {
-			break
-		}
-	}
-	// The transaction ends here, so that this error counts like the statements' own.
-	if closeErr := results.Close(); err == nil {
-		err = closeErr
-	}
 	if err != nil {
-		return nil, at, err
+		return nil, c.wrap(ctx, shipments[at].operation(), err)
 	}
-	return queues, at, nil
+	return queues, nil
 }
 
-// scanFirst reads the first column of a row and leaves the others.
-func scanFirst[T any](row pgx.CollectableRow) (T, error) {
-	var first T
-	dest := make([]any, len(row.FieldDescriptions()))
-	dest[0] = &first
-	err := row.Scan(dest...)
-	return first, err
+// scanSent reads the queue of a sent message; the notification beside it says nothing.
+func scanSent(r row) (queue string, err error) {
+	var notified *string
+	err = r.Scan(&queue, &notified)
+	return queue, err
 }
 
 func (s *Shipment) operation() operation {
@@ -109,8 +83,8 @@ func (s *Shipment) validate() error {
 	return err
 }
 
-// queue adds the shipment's statement to a batch.
-func (s *Shipment) queue(b *pgx.Batch) {
+// statement sends the shipment. It returns the queues.
+func (s *Shipment) statement() statement {
 	at, in := s.Visibility.args()
 	bodies, headers := make([]*string, len(s.Messages)), make([]*string, len(s.Messages))
 	for i := range s.Messages {
@@ -118,35 +92,37 @@ func (s *Shipment) queue(b *pgx.Batch) {
 	}
 	switch {
 	case s.Queue != "":
-		b.Queue(`with sent as (`+sendToQueueSQL+`)`+sentSQL, at, in, s.Queue, bodies, headers, s.Notify)
+		return statement{sendToQueueSQL, []any{at, in, s.Queue, bodies, headers, s.Notify}}
 	case s.Fallback == "":
-		b.Queue(`with sent as (`+sendToTopicSQL+`)`+sentSQL, at, in, s.RoutingKey, bodies, headers, s.Notify)
+		return statement{sendToTopicSQL, []any{at, in, s.RoutingKey, bodies, headers, s.Notify}}
 	default:
-		b.Queue(`with routed as materialized (`+sendToTopicSQL+`), kept as materialized (`+sendToFallbackSQL+`),
-			sent as (select queue_name from routed union all select queue_name from kept)`+sentSQL,
-			at, in, s.RoutingKey, bodies, headers, s.Notify, s.Fallback)
+		return statement{sendToTopicOrFallbackSQL, []any{at, in, s.RoutingKey, bodies, headers, s.Notify, s.Fallback}}
 	}
 }
 
-// The parts of a shipment's statement. A function in FROM runs to its end before its first row is
-// seen, so distinct does not cut it short.
+// A function in FROM runs to its end before its first row is seen, so distinct does not cut it short.
 const (
-	sendToQueueSQL = `
+	queuePart = `
 		select distinct $3::text as queue_name
 		from pgmq.send_batch($3::text, $4::text[]::jsonb[], $5::text[]::jsonb[], ` + visibleAtSQL + `)`
 
-	sendToTopicSQL = `
+	topicPart = `
 		select distinct s.queue_name
 		from pgmq.send_batch_topic($3::text, $4::text[]::jsonb[], $5::text[]::jsonb[], ` + visibleAtSQL + `) as s`
 
-	sendToFallbackSQL = `
+	fallbackPart = `
 		select distinct $7::text as queue_name
 		from pgmq.send_batch($7::text, $4::text[]::jsonb[], $5::text[]::jsonb[], ` + visibleAtSQL + `)
 		where not exists (select from routed)`
 
-	sentSQL = `
+	sentPart = `
 		select queue_name, case when $6::bool then pg_notify('pgmq.q_' || lower(queue_name) || '.INSERT', '')::text end
 		from sent`
+
+	sendToQueueSQL           = `with sent as (` + queuePart + `)` + sentPart
+	sendToTopicSQL           = `with sent as (` + topicPart + `)` + sentPart
+	sendToTopicOrFallbackSQL = `with routed as materialized (` + topicPart + `), kept as materialized (` + fallbackPart + `),
+		sent as (select queue_name from routed union all select queue_name from kept)` + sentPart
 )
 
 // Notify tells the listeners of these queues that there may be messages, as a Shipment with Notify

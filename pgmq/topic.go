@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -39,14 +38,14 @@ func (c *Client) UnbindTopic(ctx context.Context, pattern, queue string) (bool, 
 	if err := firstError(ValidateTopicPattern(pattern), ValidateQueueName(queue)); err != nil {
 		return false, op.fail(err)
 	}
-	unbound, err := queryOne(ctx, c, pgx.RowTo[bool], `select pgmq.unbind_topic($1::text, $2::text)`, pattern, queue)
+	unbound, err := queryOne(ctx, c, scanValue[bool], `select pgmq.unbind_topic($1::text, $2::text)`, pattern, queue)
 	return unbound, c.wrap(ctx, op, err)
 }
 
 // Bindings returns the bindings of the named queues, or all of them, in the order of patterns and
 // queues (pgmq.list_topic_bindings).
 func (c *Client) Bindings(ctx context.Context, queues ...string) ([]Binding, error) {
-	bindings, err := query(ctx, c, pgx.RowToStructByPos[Binding], `
+	bindings, err := query(ctx, c, scanBinding, `
 		select pattern, queue_name, bound_at
 		from pgmq.list_topic_bindings()
 		where cardinality($1::text[]) = 0 or queue_name = any($1::text[])
@@ -61,12 +60,17 @@ func (c *Client) Routes(ctx context.Context, routingKey string) ([]Binding, erro
 	if err := ValidateRoutingKey(routingKey); err != nil {
 		return nil, op.fail(err)
 	}
-	routes, err := query(ctx, c, pgx.RowToStructByPos[Binding], `
+	routes, err := query(ctx, c, scanBinding, `
 		select b.pattern, b.queue_name, b.bound_at
 		from pgmq.test_routing($1::text) as r
 		join pgmq.topic_bindings as b on b.pattern = r.pattern and b.queue_name = r.queue_name
 		order by b.pattern, b.queue_name`, routingKey)
 	return routes, c.wrap(ctx, op, err)
+}
+
+func scanBinding(r row) (b Binding, err error) {
+	err = r.Scan(&b.Pattern, &b.Queue, &b.BoundAt)
+	return b, err
 }
 
 // isState says whether err came from the server with this SQLSTATE.

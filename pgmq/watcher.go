@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -83,12 +82,9 @@ func (c *Client) pool() (*pgxpool.Pool, error) {
 	if c.db == nil {
 		return nil, ErrNilDB
 	}
-	pool, ok := c.db.(*pgxpool.Pool)
-	switch {
-	case !ok:
-		return nil, fmt.Errorf("%w on a %T: it needs a *pgxpool.Pool", ErrUnsupported, c.db)
-	case pool == nil:
-		return nil, ErrNilDB
+	pool, ok := c.db.raw().(*pgxpool.Pool)
+	if !ok {
+		return nil, fmt.Errorf("%w on a %T: it needs a *pgxpool.Pool", ErrUnsupported, c.db.raw())
 	}
 	return pool, nil
 }
@@ -214,7 +210,7 @@ func (w *Watcher) look(ctx context.Context) {
 	}
 	limit, cancel := context.WithTimeout(ctx, max(w.cfg.PollInterval, 5*time.Second))
 	defer cancel()
-	dues, err := query(limit, w.client, pgx.RowToStructByPos[due], dueSQL(queues))
+	dues, err := query(limit, w.client, scanDue, dueSQL(queues))
 	if err != nil {
 		// One missing queue fails the statement for all of them. Their readers find out themselves
 		// whom it concerns, and wait before they try again.
@@ -259,6 +255,11 @@ func dueSQL(queues []string) string {
 			from (select vt from %s order by vt limit 1) as first`, i, table(q))
 	}
 	return sql.String()
+}
+
+func scanDue(r row) (d due, err error) {
+	err = r.Scan(&d.Index, &d.Micros)
+	return d, err
 }
 
 // schedule wakes the readers of a queue when its first message becomes visible. What is further

@@ -1,0 +1,60 @@
+package pgmq
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// stdArg is an argument as every driver of database/sql takes it: arrays become Postgres's own text form
+// of them, which the statement casts.
+func stdArg(arg any) any {
+	switch v := arg.(type) {
+	case []int64:
+		return arrayText(len(v), func(i int) (string, bool) { return strconv.FormatInt(v[i], 10), true })
+	case []string:
+		return arrayText(len(v), func(i int) (string, bool) { return v[i], true })
+	case []*string:
+		return arrayText(len(v), func(i int) (string, bool) {
+			if v[i] == nil {
+				return "", false
+			}
+			return *v[i], true
+		})
+	case []time.Time:
+		return arrayText(len(v), func(i int) (string, bool) { return v[i].UTC().Format(time.RFC3339Nano), true })
+	}
+	return arg
+}
+
+// arrayText is an array as Postgres reads it: {"a","b",NULL}. Everything is quoted, so only quotes and
+// backslashes need care.
+func arrayText(n int, element func(i int) (text string, ok bool)) string {
+	var b strings.Builder
+	b.WriteByte('{')
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		text, ok := element(i)
+		if !ok {
+			b.WriteString("NULL")
+			continue
+		}
+		b.WriteByte('"')
+		for {
+			at := strings.IndexAny(text, `"\`)
+			if at < 0 {
+				break
+			}
+			b.WriteString(text[:at])
+			b.WriteByte('\\')
+			b.WriteByte(text[at])
+			text = text[at+1:]
+		}
+		b.WriteString(text)
+		b.WriteByte('"')
+	}
+	b.WriteByte('}')
+	return b.String()
+}

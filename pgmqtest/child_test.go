@@ -49,13 +49,13 @@ func TestDeath(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		role   string
-		signal os.Signal // nil: it dies by itself
+		signal syscall.Signal // 0: it dies by itself
 	}{
-		"by panic":                      {"panic", nil},
-		"by os.Exit":                    {"os.Exit", nil},
-		"by interrupt":                  {"wait", os.Interrupt},
-		"by SIGKILL":                    {"wait", os.Kill},
-		"by SIGKILL, the server paused": {"pause the server and wait", os.Kill},
+		"by panic":                      {"panic", 0},
+		"by os.Exit":                    {"os.Exit", 0},
+		"by interrupt":                  {"wait", syscall.SIGINT},
+		"by SIGKILL":                    {"wait", syscall.SIGKILL},
+		"by SIGKILL, the server paused": {"pause the server and wait", syscall.SIGKILL},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -64,8 +64,9 @@ func TestDeath(t *testing.T) {
 			if _, err := os.Stat(r.Directory); err != nil || len(r.Processes) < 5 {
 				t.Fatalf("report %+v: %v", r, err)
 			}
-			if test.signal != nil {
-				if err := process.cmd.Process.Signal(test.signal); err != nil {
+			if test.signal != 0 {
+				// The whole group gets it, as when it is typed at the terminal.
+				if err := syscall.Kill(-process.cmd.Process.Pid, test.signal); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -196,6 +197,7 @@ func startChild(t *testing.T, role string, environment ...string) *childProcess 
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = childEnvironment(append(environment, "PGMQTEST_CHILD="+role)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

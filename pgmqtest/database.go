@@ -47,7 +47,7 @@ const (
 	// databaseTimeout limits creating or dropping one database.
 	databaseTimeout = time.Minute
 	// releaseTimeout is how long a test's connections may take to come back to its pool.
-	releaseTimeout = 10 * time.Second
+	releaseTimeout = 5 * time.Second
 )
 
 func newDatabase(

@@ -1,7 +1,9 @@
 package pgmqtest_test
 
 import (
+	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -77,6 +79,39 @@ func TestDropped(t *testing.T) {
 		select exists (select from pg_catalog.pg_database as d where d.datname = $1::text)`, name).Scan(&found)
 	if err != nil || found || name == "" {
 		t.Errorf("database %q is there: %t, %v", name, found, err)
+	}
+}
+
+// TestConnectionNotReleased: a test that keeps a connection is told so, rather than hanging.
+func TestConnectionNotReleased(t *testing.T) {
+	t.Parallel()
+	careless := &recorder{TB: t}
+	db := pgmqtest.NewEmpty(careless)
+	conn, err := db.Pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	careless.end()
+	conn.Release()
+	if len(careless.errors) != 1 || !containsAll(careless.errors[0], "1 of its connections") {
+		t.Errorf("got errors %q, want one about the connection", careless.errors)
+	}
+}
+
+// A recorder is a test that may fail.
+type recorder struct {
+	testing.TB
+	cleanups []func()
+	errors   []string
+}
+
+func (r *recorder) Cleanup(f func())                  { r.cleanups = append(r.cleanups, f) }
+func (r *recorder) Error(args ...any)                 { r.errors = append(r.errors, fmt.Sprint(args...)) }
+func (r *recorder) Errorf(format string, args ...any) { r.Error(fmt.Sprintf(format, args...)) }
+
+func (r *recorder) end() {
+	for _, f := range slices.Backward(r.cleanups) {
+		f()
 	}
 }
 

@@ -175,6 +175,29 @@ func TestUnmarshalOurs(t *testing.T) {
 	}
 }
 
+// Other senders may name the UUID in base64 only.
+func TestUnmarshalUUIDInBase64(t *testing.T) {
+	t.Parallel()
+	got, err := JSONMarshaler{}.Unmarshal("q", incoming(1, `1`, `{"_watermill_message_uuid_base64": "/w=="}`))
+	if err != nil || got.UUID != "\xff" {
+		t.Errorf("got %v, %v, want the UUID \\xff", got, err)
+	}
+}
+
+// The payload shares memory with the body, and growing it must not write there.
+func TestUnmarshalPayloadIsClipped(t *testing.T) {
+	t.Parallel()
+	in := incoming(1, `"text"`, `{"_watermill_payload_encoding": "text"}`)
+	got, err := JSONMarshaler{}.Unmarshal("q", in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = append(got.Payload, '!')
+	if string(in.Body) != `"text"` {
+		t.Errorf("the body became %s", in.Body)
+	}
+}
+
 func TestUnmarshalRefusesMalformedMessages(t *testing.T) {
 	t.Parallel()
 	const text, base64 = `{"_watermill_payload_encoding": "text"}`, `{"_watermill_payload_encoding": "base64"}`

@@ -87,8 +87,8 @@ func runSuite(t *testing.T, m mode, suite func(*testing.T, tests.Features, tests
 	})
 }
 
-// create makes what the suite asks for. It nacks hundreds of times in a row, and leaves messages un-acked
-// when it closes, so both waits are short here.
+// create makes what the suite asks for, and closes it at last: the suite itself leaves some open. It nacks
+// hundreds of times in a row, and leaves messages un-acked when it closes, so both waits are short here.
 func (m mode) create(t testing.TB, db *pgxpool.Pool, consumerGroup string) (message.Publisher, message.Subscriber) {
 	t.Helper()
 	logger := watermill.NopLogger{}
@@ -100,6 +100,10 @@ func (m mode) create(t testing.TB, db *pgxpool.Pool, consumerGroup string) (mess
 	cfg.CloseTimeout = 100 * time.Millisecond
 	subscriber, err := watermillpgmq.NewSubscriber(db, cfg, logger)
 	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, publisher.Close())
+		require.NoError(t, subscriber.Close())
+	})
 	return publisher, subscriber
 }
 
@@ -109,12 +113,7 @@ func BenchmarkSubscriber(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			db := pgmqtest.New(b, pgmqtest.Durable()).Pool
 			tests.BenchSubscriber(b, func(int) (message.Publisher, message.Subscriber) {
-				publisher, subscriber := m.create(b, db, "")
-				b.Cleanup(func() {
-					require.NoError(b, publisher.Close())
-					require.NoError(b, subscriber.Close())
-				})
-				return publisher, subscriber
+				return m.create(b, db, "")
 			})
 		})
 	}

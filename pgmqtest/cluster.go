@@ -151,8 +151,10 @@ func (cl *cluster) stop(ctx context.Context, how shutdown) error {
 }
 
 func (cl *cluster) restartCommand() []string {
-	command := []string{filepath.Join(cl.bindir, "pg_ctl"), "--silent", "--pgdata", cl.path("data"), "--log", cl.path("log"),
-		"--mode", "fast", "--wait", "--timeout", "60", "restart"}
+	command := []string{
+		filepath.Join(cl.bindir, "pg_ctl"), "--silent", "--pgdata", cl.path("data"), "--log", cl.path("log"),
+		"--mode", "fast", "--wait", "--timeout", "60", "restart",
+	}
 	if cl.account == nil {
 		return command
 	}

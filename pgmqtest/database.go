@@ -61,17 +61,7 @@ func newDatabase(
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		// A stopped server takes its databases with it.
-		if server.stopped.Load() {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), databaseTimeout)
-		defer cancel()
-		if err := drop(ctx); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { dropDatabaseOf(t, server, drop) })
 
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
@@ -84,6 +74,18 @@ func newDatabase(
 	}
 	t.Cleanup(func() { closePool(t, pool) })
 	return &Database{DSN: dsn, Pool: pool, Server: server}
+}
+
+func dropDatabaseOf(t testing.TB, server *Server, drop func(context.Context) error) {
+	t.Helper()
+	if server.stopped.Load() {
+		return // it takes its databases with it
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), databaseTimeout)
+	defer cancel()
+	if err := drop(ctx); err != nil {
+		t.Error(err)
+	}
 }
 
 // closePool closes the pool, which waits for every connection. One that the test never released would hang

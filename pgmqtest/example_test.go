@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"testing"
 
 	"github.com/watermill-pgmq/watermill-pgmq/pgmqtest"
 )
@@ -28,32 +27,4 @@ func ExampleConnect() {
 	}
 	fmt.Println(answer)
 	// Output: Postgres answers
-}
-
-func ExampleNew() {
-	_ = func(t *testing.T) {
-		db := pgmqtest.New(t)
-		if _, err := db.Pool.Exec(t.Context(), `select pgmq.create('orders'::text)`); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// A test of what happens to an application when Postgres crashes.
-func ExampleStartServer() {
-	_ = func(t *testing.T) {
-		server := pgmqtest.StartServer(t)
-		db := server.Database(t)
-
-		// Use db, then:
-		if err := server.Kill(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := server.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := db.Pool.Ping(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
 }

@@ -48,20 +48,20 @@ func startKeeper(attributes *syscall.SysProcAttr, parent, farewell string) (*kee
 	if err != nil {
 		return nil, err
 	}
-	defer theirInput.Close()
 	output, theirOutput, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(err, input.Close())
+		return nil, errors.Join(err, theirInput.Close(), input.Close())
 	}
-	defer theirOutput.Close()
 
-	// Its standard error is the null device: go test waits for everyone who holds the test's own.
-	process := exec.Command(shell, "-c", keeperScript, "pgmqtest", strings.TrimRight(parent, "/"), farewell)
+	// Its standard error is the null device: go test waits for everyone who holds the test's own. It ends by
+	// itself, so no context ends it.
+	process := exec.CommandContext(context.Background(), shell, "-c", keeperScript, "pgmqtest", strings.TrimRight(parent, "/"), farewell)
 	process.Dir = "/"
 	process.Env = keeperEnvironment()
 	process.Stdin, process.Stdout = theirInput, theirOutput
 	process.SysProcAttr = attributes
-	if err := process.Start(); err != nil {
+	err = errors.Join(process.Start(), theirInput.Close(), theirOutput.Close())
+	if err != nil {
 		return nil, errors.Join(err, input.Close(), output.Close())
 	}
 

@@ -82,8 +82,10 @@ func (c *config) set(name, value string) {
 var settingName = regexp.MustCompile(`^[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)?$`)
 
 func (c *config) validate() error {
-	reserved := []string{"config_file", "data_directory", "external_pid_file", "hba_file", "ident_file",
-		"listen_addresses", "port", "unix_socket_directories"}
+	reserved := []string{
+		"config_file", "data_directory", "external_pid_file", "hba_file", "ident_file",
+		"listen_addresses", "port", "unix_socket_directories",
+	}
 	for _, s := range c.settings {
 		switch {
 		case !settingName.MatchString(s.name):

@@ -53,6 +53,12 @@ var ErrGivenServer = errors.New("pgmqtest: the server was given by the environme
 
 // StartServer starts a server for this test alone, which the test may stop, kill and restart. It is removed
 // when the test ends. A server named by the environment is never used.
+//
+//	server := pgmqtest.StartServer(t)
+//	db := server.Database(t)
+//	// Use db. What happens to the application when Postgres crashes?
+//	server.Kill(t.Context())
+//	server.Start(t.Context())
 func StartServer(t testing.TB, opts ...Option) *Server {
 	t.Helper()
 	s, err := startServer(t.Context(), opts)

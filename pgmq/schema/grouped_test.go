@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -38,7 +39,16 @@ func sendGroups(t testing.TB, on db, queue string, names ...string) {
 
 func readNames(t testing.TB, on db, strategy, queue string, limit int) []string {
 	t.Helper()
-	return column[string](t, on, `select message #>> '{}' from pgmq.`+strategy+`($1::text, 30, $2::integer)`, queue, limit)
+	names, err := tryReadNames(t.Context(), on, strategy, queue, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+func tryReadNames(ctx context.Context, on db, strategy, queue string, limit int) ([]string, error) {
+	return tryColumn[string](ctx, on, `
+		select message #>> '{}' from pgmq.`+strategy+`($1::text, 30, $2::integer)`, queue, limit)
 }
 
 // A reader with an open transaction holds the groups it took and nothing else: the next one gets the next
@@ -106,6 +116,88 @@ func TestQueuesWithTheSameGroupsDoNotMeet(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// What changes between the moment from which a read sees the queue and the moment at which it locks what it
+// takes. The reader is held at its first look at a message's group.
+func TestGroupOrderHoldsWhenMessagesChangeDuringARead(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		change string // of a1 (1), a2 (2), a3 (3), b1 (4)
+		limit  int
+		want   map[string][]string
+	}{
+		"two are taken": {
+			`select pgmq.read('q', 30, 2)`, 10,
+			map[string][]string{"read_grouped": {"b1"}, "read_grouped_rr": {"b1"}, "read_grouped_head": {"b1"}},
+		},
+		"two are taken, one is wanted": {
+			`select pgmq.read('q', 30, 2)`, 1,
+			map[string][]string{"read_grouped": {"b1"}, "read_grouped_rr": {"b1"}, "read_grouped_head": {"b1"}},
+		},
+		"two are taken, the first is given back": {
+			`select pgmq.read('q', 30, 2); select pgmq.set_vt('q', 1, now() - interval '1 hour')`, 10,
+			map[string][]string{"read_grouped": {"a1", "b1"}, "read_grouped_rr": {"a1", "b1"}, "read_grouped_head": {"a1", "b1"}},
+		},
+		"the second is delayed": {
+			`select pgmq.set_vt('q', 2, 30)`, 10,
+			map[string][]string{"read_grouped": {"a1", "b1"}, "read_grouped_rr": {"a1", "b1"}, "read_grouped_head": {"a1", "b1"}},
+		},
+		"the first is deleted": {
+			`select pgmq.delete('q', 1)`, 10,
+			map[string][]string{"read_grouped": {"b1"}, "read_grouped_rr": {"b1"}, "read_grouped_head": {"b1"}},
+		},
+		"nothing that matters": {
+			`select pgmq.set_vt('q', 3, now() - interval '1 hour')`, 10,
+			map[string][]string{
+				"read_grouped": {"a1", "a2", "a3", "b1"}, "read_grouped_rr": {"a1", "b1", "a2", "a3"}, "read_grouped_head": {"a1", "b1"},
+			},
+		},
+	}
+	for name, test := range tests {
+		for _, strategy := range strategies {
+			t.Run(name+" "+strategy, func(t *testing.T) {
+				t.Parallel()
+				d := pgmqtest.New(t)
+				exec(t, d.Pool, `select pgmq.create('q')`)
+				sendGroups(t, d.Pool, "q", "a1", "a2", "a3", "b1")
+				exec(t, d.Pool, `
+					create or replace function pgmq._group_key(headers jsonb) returns text
+					language plpgsql immutable
+					as $$
+					begin
+						perform pg_advisory_xact_lock_shared(1);
+						return headers ->> 'x-pgmq-group';
+					end;
+					$$`)
+				gate, reader := session(t, d), session(t, d)
+				exec(t, reader, `set lock_timeout = 0`)
+				exec(t, gate, `select pg_advisory_lock(1)`)
+
+				var wait sync.WaitGroup
+				var got []string
+				var err error
+				wait.Go(func() { got, err = tryReadNames(t.Context(), reader, strategy, "q", test.limit) })
+				for !one[bool](t, gate, `
+					select exists (
+						select
+						from pg_locks as l
+						join pg_database as d on d.oid = l.database
+						where d.datname = current_database() and l.locktype = 'advisory' and not l.granted
+					)`) {
+					runtime.Gosched()
+				}
+				for statement := range strings.SplitSeq(test.change, ";") {
+					exec(t, d.Pool, statement)
+				}
+				exec(t, gate, `select pg_advisory_unlock(1)`)
+				wait.Wait()
+				if want := test.want[strategy]; err != nil || !slices.Equal(got, want) {
+					t.Errorf("read %q, %v, want %q", got, err, want)
+				}
+			})
+		}
 	}
 }
 

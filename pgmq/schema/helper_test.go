@@ -39,15 +39,19 @@ func try(ctx context.Context, on db, sql string, args ...any) error {
 // column returns the first column of a result.
 func column[T any](t testing.TB, on db, sql string, args ...any) []T {
 	t.Helper()
-	rows, err := on.Query(t.Context(), sql, args...)
-	if err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-	values, err := pgx.CollectRows(rows, pgx.RowTo[T])
+	values, err := tryColumn[T](t.Context(), on, sql, args...)
 	if err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 	return values
+}
+
+func tryColumn[T any](ctx context.Context, on db, sql string, args ...any) ([]T, error) {
+	rows, err := on.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[T])
 }
 
 // one returns the only value of a result.

@@ -106,8 +106,11 @@ begin
     if result.queue_length = most then
         select greatest(most, sum(pg_stat_get_live_tuples(t.relid)))
         into result.queue_length
-        from pg_partition_tree(queue_table::regclass) as t
-        where t.isleaf;
+        from (
+            select queue_table::regclass::oid as relid
+            union all
+            select i.inhrelid from pg_inherits as i where i.inhparent = queue_table::regclass
+        ) as t;
     end if;
     if result.queue_visible_length = most then
         result.queue_visible_length := greatest(most, result.queue_length - hidden);

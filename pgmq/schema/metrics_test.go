@@ -1,0 +1,103 @@
+package schema_test
+
+import (
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/watermill-pgmq/watermill-pgmq/pgmqtest"
+)
+
+const shortMetrics = `
+	select concat_ws(
+		' ', m.queue_name, m.queue_length, m.newest_msg_age_sec, m.oldest_msg_age_sec,
+		m.total_messages, m.queue_visible_length, m.default_partition_length
+	)
+	from pgmq.`
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	d := pgmqtest.New(t)
+	createPartitioned(t, d.Pool, "p")
+	exec(t, d.Pool, `select pgmq.create('Q')`)
+	for _, queue := range []string{"Q", "p"} {
+		exec(t, d.Pool, `select pgmq.send_batch($1::text, (select array_agg(to_jsonb(n)) from generate_series(1, 15) as n))`, queue)
+		exec(t, d.Pool, `select pgmq.read($1::text, 60, 4), pgmq.delete($1::text, 1)`, queue)
+	}
+	exec(t, d.Pool, `update pgmq.q_q set enqueued_at = now() - interval '90.2 seconds' where msg_id = 2`)
+
+	for queue, want := range map[string]string{"Q": "Q 14 0 90 15 11 0", "p": "p 14 0 0 15 11 5"} {
+		if got := one[string](t, d.Pool, shortMetrics+`metrics($1::text) as m`, queue); got != want {
+			t.Errorf("metrics: %s, want %s", got, want)
+		}
+		want = want[:len(want)-2] // an estimate says nothing about the default partition
+		if got := one[string](t, d.Pool, shortMetrics+`_metrics_estimate($1::text) as m`, queue); got != want {
+			t.Errorf("estimate: %s, want %s", got, want)
+		}
+	}
+	if state := stateOf(try(t.Context(), d.Pool, `select pgmq._metrics_estimate('nope')`)); state != "42P01" {
+		t.Errorf("estimate of a missing queue: SQLSTATE %q", state)
+	}
+}
+
+func TestMetricsEstimateLooksAtFewMessages(t *testing.T) {
+	t.Parallel()
+	d := pgmqtest.New(t)
+	exec(t, d.Pool, `select pgmq.create('q')`)
+	exec(t, d.Pool, `select pgmq.send_batch('q', (select array_agg('1'::jsonb) from generate_series(1, 50000)))`)
+	exec(t, d.Pool, `vacuum analyze pgmq.q_q`) // tells the server how many rows there are
+	conn := session(t, d)
+	looked := rowsLookedAt(t, conn, "q_q", func(tx pgx.Tx) {
+		if got := one[string](t, tx, shortMetrics+`_metrics_estimate('q') as m`); got != "q 50000 0 0 50000 50000" {
+			t.Errorf("estimate: %s", got)
+		}
+	})
+	if looked > 21000 {
+		t.Errorf("looked at %d of 50000 messages", looked)
+	}
+}
+
+// Who watches the database sees what waits, and not what is in it.
+func TestMonitorsSeeNoPayload(t *testing.T) {
+	t.Parallel()
+	d := pgmqtest.New(t)
+	role := newRole(t, d)
+	exec(t, d.Pool, `grant pg_monitor to `+role)
+	exec(t, d.Pool, `select pgmq.create('q'), pgmq.bind_topic('a', 'q'), pgmq.enable_notify_insert('q')`)
+	createPartitioned(t, d.Pool, "p")
+	exec(t, d.Pool, `select pgmq.send('q', '1'::jsonb)`)
+
+	conn := session(t, d)
+	exec(t, conn, `set role `+role)
+	for _, allowed := range []string{
+		`select pgmq.metrics_all()`,
+		`select pgmq._metrics_estimate('q')`,
+		`select pgmq.list_queues()`,
+		`select pgmq.list_topic_bindings()`,
+		`select pgmq.test_routing('a')`,
+		`select pgmq.list_notify_insert_throttles()`,
+		`select msg_id, read_ct, vt from pgmq.q_q`,
+	} {
+		exec(t, conn, allowed)
+	}
+	for _, denied := range []string{
+		`select message from pgmq.q_q`,
+		`select headers from pgmq.q_q`,
+		`select message from pgmq.a_q`,
+		`select pgmq.read('q', 0, 1)`,
+		`select pgmq.pop('q')`,
+		`select pgmq.send('q', '1'::jsonb)`,
+		`select pgmq.send_topic('a', '1'::jsonb)`,
+		`select pgmq.delete('q', 1)`,
+		`select pgmq.archive('q', 1)`,
+		`select pgmq.purge_queue('q')`,
+		`select pgmq.drop_queue('q')`,
+		`select pgmq.create('r')`,
+		`select pgmq.bind_topic('b', 'q')`,
+		`insert into pgmq._ledger (version, checksum) values (2, '')`,
+	} {
+		if state := stateOf(try(t.Context(), conn, denied)); state != "42501" {
+			t.Errorf("%s: SQLSTATE %q, want 42501", denied, state)
+		}
+	}
+}

@@ -28,7 +28,7 @@ func TestAppendJSONString(t *testing.T) {
 func TestAppendUnescapedRefuses(t *testing.T) {
 	t.Parallel()
 	for _, inside := range []string{
-		`\`, `\x`, `\u`, `\u12`, `\u12g4`, `"`, "\n", "\x00",
+		`\`, `\x`, `\u`, `\u12`, `\u12g4`, `"`, `"n`, "\n", "\nn", "\x00",
 		`\ud800`, `\ud800x`, `\ud800\`, `\ud800\n`, `\ud800\u12`, `\ud800\ud800`, `\ud800\u0041`, `\udc00`, `\udc00\ud800`,
 	} {
 		if got, ok := appendUnescaped(nil, inside); ok {

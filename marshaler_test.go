@@ -87,14 +87,18 @@ func TestMarshalRefusesWhatPostgresCannotHold(t *testing.T) {
 	tooLong := message.NewMessage("u", make(message.Payload, maxString))
 	for name, marshaler := range marshalers {
 		_, err := marshaler.Marshal("topic", tooLong)
-		requireMarshalError(t, name, err, MarshalError{Topic: "topic", UUID: "u", Part: "payload",
-			Rule: "is 267386880 bytes long; at most 200540160 are allowed, or 267386880 where it is text"})
+		requireMarshalError(t, name, err, MarshalError{
+			Topic: "topic", UUID: "u", Part: "payload",
+			Rule: "is 267386880 bytes long; at most 200540160 are allowed, or 267386880 where it is text",
+		})
 	}
 	chatty := message.NewMessage("u", nil)
 	chatty.Metadata.Set("k", strings.Repeat("v", maxDocument))
 	_, err := JSONMarshaler{}.Marshal("topic", chatty)
-	requireMarshalError(t, "metadata", err, MarshalError{Topic: "topic", UUID: "u", Part: "metadata",
-		Rule: "is 16777291 bytes long as JSON, UUID included; at most 16777216 are allowed"})
+	requireMarshalError(t, "metadata", err, MarshalError{
+		Topic: "topic", UUID: "u", Part: "metadata",
+		Rule: "is 16777291 bytes long as JSON, UUID included; at most 16777216 are allowed",
+	})
 }
 
 func requireMarshalError(t *testing.T, name string, err error, want MarshalError) {

@@ -109,8 +109,10 @@ func TestTopologiesRefuse(t *testing.T) {
 		{topology: topics, topic: "a.#", rule: "contains a wildcard (* or #), which only a pattern may", cause: pgmq.ErrInvalidTopic, subscribes: true},
 		{topology: prefixed, topic: "", rule: "is empty", cause: pgmq.ErrInvalidTopic},
 		{topology: failing, topic: "a", rule: noName, cause: errNoName},
-		{topology: upper, topic: "a", rule: `becomes the queue name "A", which has upper case, which queues are not told apart by`,
-			cause: pgmq.ErrInvalidQueueName, publishes: true},
+		{
+			topology: upper, topic: "a", rule: `becomes the queue name "A", which has upper case, which queues are not told apart by`,
+			cause: pgmq.ErrInvalidQueueName, publishes: true,
+		},
 		{topology: queues, topic: "", rule: "is empty", cause: pgmq.ErrInvalidQueueName},
 		{topology: queues, topic: "a;b", rule: "contains one of $ ; ' NUL", cause: pgmq.ErrInvalidQueueName},
 		{topology: queues, topic: strings.Repeat("x", 48), rule: "is 48 bytes long; at most 47 are allowed", cause: pgmq.ErrInvalidQueueName},

@@ -8,10 +8,10 @@ import (
 	"github.com/watermill-pgmq/watermill-pgmq/pgmqtest"
 )
 
-const shortMetrics = `
+// lengths is what the metrics say about a queue, but for its age.
+const lengths = `
 	select concat_ws(
-		' ', m.queue_name, m.queue_length, m.newest_msg_age_sec, m.oldest_msg_age_sec,
-		m.total_messages, m.queue_visible_length, m.default_partition_length
+		' ', m.queue_name, m.queue_length, m.total_messages, m.queue_visible_length, m.default_partition_length
 	)
 	from pgmq.`
 
@@ -24,15 +24,21 @@ func TestMetrics(t *testing.T) {
 		exec(t, d.Pool, `select pgmq.send_batch($1::text, (select array_agg(to_jsonb(n)) from generate_series(1, 15) as n))`, queue)
 		exec(t, d.Pool, `select pgmq.read($1::text, 60, 4), pgmq.delete($1::text, 1)`, queue)
 	}
-	exec(t, d.Pool, `update pgmq.q_q set enqueued_at = now() - interval '90.2 seconds' where msg_id = 2`)
-
-	for queue, want := range map[string]string{"Q": "Q 14 0 90 15 11 0", "p": "p 14 0 0 15 11 5"} {
-		if got := one[string](t, d.Pool, shortMetrics+`metrics($1::text) as m`, queue); got != want {
+	for queue, want := range map[string]string{"Q": "Q 14 15 11 0", "p": "p 14 15 11 5"} {
+		if got := one[string](t, d.Pool, lengths+`metrics($1::text) as m`, queue); got != want {
 			t.Errorf("metrics: %s, want %s", got, want)
 		}
 		want = want[:len(want)-2] // an estimate says nothing about the default partition
-		if got := one[string](t, d.Pool, shortMetrics+`_metrics_estimate($1::text) as m`, queue); got != want {
+		if got := one[string](t, d.Pool, lengths+`_metrics_estimate($1::text) as m`, queue); got != want {
 			t.Errorf("estimate: %s, want %s", got, want)
+		}
+	}
+	exec(t, d.Pool, `update pgmq.q_q set enqueued_at = now() - interval '5000 s' * (16 - msg_id)`)
+	for _, function := range []string{"metrics", "_metrics_estimate"} {
+		age := one[string](t, d.Pool, `
+			select concat_ws(' ', m.newest_msg_age_sec / 1000, m.oldest_msg_age_sec / 1000) from pgmq.`+function+`('Q') as m`)
+		if age != "5 70" {
+			t.Errorf("%s: age in 1000 s of the newest and the oldest message: %s, want 5 70", function, age)
 		}
 	}
 	if state := stateOf(try(t.Context(), d.Pool, `select pgmq._metrics_estimate('nope')`)); state != "42P01" {
@@ -48,7 +54,7 @@ func TestMetricsEstimateLooksAtFewMessages(t *testing.T) {
 	exec(t, d.Pool, `vacuum analyze pgmq.q_q`) // tells the server how many rows there are
 	conn := session(t, d)
 	looked := rowsLookedAt(t, conn, "q_q", func(tx pgx.Tx) {
-		if got := one[string](t, tx, shortMetrics+`_metrics_estimate('q') as m`); got != "q 50000 0 0 50000 50000" {
+		if got := one[string](t, tx, lengths+`_metrics_estimate('q') as m`); got != "q 50000 50000 50000" {
 			t.Errorf("estimate: %s", got)
 		}
 	})

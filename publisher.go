@@ -191,11 +191,11 @@ func (p *Publisher) ship(topic string, to Destination, messages []*message.Messa
 	for _, msg := range messages {
 		out, err := p.cfg.Marshaler.Marshal(topic, msg)
 		if err != nil {
-			return nil, fmt.Errorf("marshal message %q for %q: %w", msg.UUID, topic, err)
+			return nil, fmt.Errorf("publish to %q: %w", topic, err)
 		}
 		visible, err := visibilityOf(msg)
 		if err != nil {
-			return nil, fmt.Errorf("message %q for %q: %w", msg.UUID, topic, err)
+			return nil, fmt.Errorf("publish to %q: message %q: %w", topic, msg.UUID, err)
 		}
 		if n := len(shipments); n == 0 || shipments[n-1].Visibility != visible {
 			shipments = append(shipments, pgmq.Shipment{

@@ -50,7 +50,7 @@ func (cfg WatcherConfig) Validate() error {
 type Watcher struct {
 	client *Client
 	cfg    WatcherConfig
-	listen *listener     // nil: polling only
+	listen *Listener     // nil: polling only
 	idled  chan struct{} // holds one signal: a reader has become idle
 	end    context.CancelFunc
 	joined sync.WaitGroup
@@ -63,15 +63,20 @@ type Watcher struct {
 // NewWatcher starts a watcher; Close ends it. The client's handle must be a *pgxpool.Pool.
 func (c *Client) NewWatcher(cfg WatcherConfig) (*Watcher, error) {
 	op := operation{name: "watch"}
-	pool, err := c.pool()
-	if err = firstError(err, cfg.Validate()); err != nil {
+	err := cfg.Validate()
+	if c.db == nil {
+		err = ErrNilDB
+	}
+	if err != nil {
 		return nil, op.fail(err)
 	}
 	ctx, end := context.WithCancel(context.Background())
 	w := &Watcher{client: c, cfg: cfg.withDefaults(), end: end, idled: make(chan struct{}, 1), watches: map[*watch]struct{}{}, round: 1}
 	if !cfg.DisableListen {
-		w.listen = newListener(pool, w.heard, w.cfg.Logger)
-		w.joined.Go(func() { w.listen.run(ctx) })
+		if w.listen, err = c.NewListener(ctx, w.cfg.Logger); err != nil {
+			end()
+			return nil, err
+		}
 	}
 	w.joined.Go(func() { w.poll(ctx) })
 	return w, nil
@@ -93,6 +98,9 @@ func (c *Client) pool() (*pgxpool.Pool, error) {
 // any more.
 func (w *Watcher) Close() {
 	w.end()
+	if w.listen != nil {
+		w.listen.Close()
+	}
 	w.joined.Wait()
 }
 
@@ -101,6 +109,7 @@ type watch struct {
 	watcher *Watcher
 	queue   string
 	woken   chan struct{} // holds one wake-up
+	deafen  func()        // ends listening
 
 	// guarded by watcher.mu
 	idle  bool
@@ -109,32 +118,25 @@ type watch struct {
 }
 
 func (w *Watcher) watch(queue string) *watch {
-	one := &watch{watcher: w, queue: strings.ToLower(queue), woken: make(chan struct{}, 1)}
+	one := &watch{watcher: w, queue: strings.ToLower(queue), woken: make(chan struct{}, 1), deafen: func() {}}
+	if w.listen != nil {
+		one.deafen = w.listen.add(queue, one.wake)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.watches[one] = struct{}{}
-	if w.listen != nil {
-		w.listen.want(Channel(queue), true)
-	}
 	return one
 }
 
 // stop ends the interest.
 func (one *watch) stop() {
+	one.deafen()
 	w := one.watcher
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.watches, one)
 	if one.due != nil {
 		one.due.Stop()
-	}
-	for other := range w.watches {
-		if other.queue == one.queue {
-			return
-		}
-	}
-	if w.listen != nil {
-		w.listen.want(Channel(one.queue), false)
 	}
 }
 
@@ -158,16 +160,6 @@ func (one *watch) forget() {
 	select {
 	case <-one.woken:
 	default:
-	}
-}
-
-func (w *Watcher) heard(channel string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for one := range w.watches {
-		if Channel(one.queue) == channel {
-			one.wake()
-		}
 	}
 }
 

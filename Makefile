@@ -71,6 +71,11 @@ fmt: $(GOLANGCI_LINT) ## Format the code.
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Check the code and its formatting.
 	$(GOLANGCI_LINT) run
+	@for module in */go.mod; do \
+		[[ -e $$module ]] || continue; \
+		echo "in $$(dirname $$module):"; \
+		(cd "$$(dirname $$module)" && ../$(GOLANGCI_LINT) run --config ../.golangci.yml); \
+	done
 
 .PHONY: ci
 ci: ## Do everything that continuous integration does.

@@ -62,6 +62,10 @@ fuzz: ## Run each fuzz test for FUZZTIME (1m).
 bench: ## Run the library's benchmarks, COUNT (1) times each.
 	go test -run '^$$' -bench . -benchmem -count $(COUNT) -timeout 60m ./...
 
+.PHONY: bench-compare
+bench-compare: ## Measure the library beside its peers and bare Postgres (see benchmarks/README.md).
+	go -C benchmarks run .
+
 ##@ Code
 
 .PHONY: fmt

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 var (
@@ -31,8 +29,8 @@ type Error struct {
 	Op string
 	// Queue is the queue, or for topics the routing key or pattern. Empty where there is none.
 	Queue string
-	// Err is the cause. errors.Is finds this package's sentinels in it, and errors.As the
-	// *pgconn.PgError of the server.
+	// Err is the cause. errors.Is finds this package's sentinels in it and the error of a context that
+	// has ended, errors.As the *pgconn.PgError of the server, or what the driver has instead.
 	Err error
 }
 
@@ -84,6 +82,7 @@ const (
 	stateInvalidSchemaName     = "3F000"
 	stateInsufficientPrivilege = "42501"
 	stateRaised                = "P0001"
+	stateQueryCanceled         = "57014"
 )
 
 // operation is what a method is doing, for its errors.
@@ -102,11 +101,12 @@ func (op operation) fail(err error) error {
 
 // wrap is fail for what came from the server: it says by the SQLSTATE what the error means.
 func (c *Client) wrap(ctx context.Context, op operation, err error) error {
-	var pgErr *pgconn.PgError
-	if !errors.As(err, &pgErr) {
-		return op.fail(err)
-	}
-	switch pgErr.Code {
+	switch stateOf(err) {
+	case "", stateQueryCanceled:
+		// Not every driver says why it has given up.
+		if ended := ctx.Err(); err != nil && ended != nil && !errors.Is(err, ended) {
+			err = fmt.Errorf("%w: %w", ended, err)
+		}
 	case stateUndefinedTable:
 		err = fmt.Errorf("%w: %w", ErrQueueNotFound, err)
 	case stateInvalidSchemaName:
@@ -117,4 +117,13 @@ func (c *Client) wrap(ctx context.Context, op operation, err error) error {
 		err = c.explainRights(ctx, op, err)
 	}
 	return op.fail(err)
+}
+
+// stateOf is the SQLSTATE of an error that came from the server, whichever driver brought it; else empty.
+func stateOf(err error) string {
+	var server interface{ SQLState() string }
+	if errors.As(err, &server) {
+		return server.SQLState()
+	}
+	return ""
 }

@@ -27,7 +27,7 @@ type leasing struct {
 // take leases up to n of the oldest visible messages and returns them in the order of their ids.
 // Messages that somebody else is taking at the same time are passed over, not waited for.
 func (l *leasing) take(ctx context.Context, n int) ([]Message, error) {
-	msgs, err := planned(ctx, l.client, scanMessage, fmt.Sprintf(`
+	msgs, err := planned(ctx, l.client, operation{"read", l.queue}, scanMessage, fmt.Sprintf(`
 		with oldest as materialized (
 			select msg_id
 			from %[1]s
@@ -115,6 +115,6 @@ func (l *leasing) change(ctx context.Context, op operation, sql string, leases [
 		ids[i], fences[i] = lease.ID, lease.LastReadAt
 	}
 	args := append([]any{ids, fences}, more...)
-	changed, err := planned(ctx, l.client, scanValue[int64], sql, args...)
+	changed, err := planned(ctx, l.client, op, scanValue[int64], sql, args...)
 	return changed, l.client.wrap(ctx, op, err)
 }

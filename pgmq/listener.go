@@ -279,7 +279,7 @@ func (l *Listener) prove(ctx context.Context) {
 		delete(l.wakes, l.proof)
 	}()
 
-	if err := exec(limit, l.client, `select pg_notify($1::text, '')`, l.proof); err != nil {
+	if err := exec(limit, l.client, operation{name: "notify"}, `select pg_notify($1::text, '')`, l.proof); err != nil {
 		l.log.DebugContext(ctx, "cannot test whether notifications arrive", "error", err)
 		return
 	}

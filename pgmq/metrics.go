@@ -24,14 +24,15 @@ func (c *Client) Metrics(ctx context.Context, queue string) (Metrics, error) {
 	if err := ValidateQueueName(queue); err != nil {
 		return Metrics{}, op.fail(err)
 	}
-	m, err := queryOne(ctx, c, scanMetrics, `select `+metricsColumns+` from pgmq.metrics($1::text)`, queue)
+	m, err := queryOne(ctx, c, op, scanMetrics, `select `+metricsColumns+` from pgmq.metrics($1::text)`, queue)
 	return m, c.wrap(ctx, op, err)
 }
 
 // MetricsAll is Metrics for every queue, in the order of their names (pgmq.metrics_all).
 func (c *Client) MetricsAll(ctx context.Context) ([]Metrics, error) {
-	all, err := query(ctx, c, scanMetrics, `select `+metricsColumns+` from pgmq.metrics_all() order by queue_name`)
-	return all, c.wrap(ctx, operation{name: "metrics"}, err)
+	op := operation{name: "metrics"}
+	all, err := query(ctx, c, op, scanMetrics, `select `+metricsColumns+` from pgmq.metrics_all() order by queue_name`)
+	return all, c.wrap(ctx, op, err)
 }
 
 const metricsColumns = `queue_name, queue_length, queue_visible_length, newest_msg_age_sec, oldest_msg_age_sec,

@@ -43,7 +43,7 @@ func (c *Client) CreateQueue(ctx context.Context, name string, opts ...CreateOpt
 	}
 	// A queue that is there needs no rights to create one, and a name is only compared with others
 	// before the first of them is made: PGMQ itself would give both one table.
-	same, err := query(ctx, c, scanValue[string], `
+	same, err := query(ctx, c, op, scanValue[string], `
 		select queue_name::text from pgmq.meta where lower(queue_name) = lower($1::text)`, name)
 	if err != nil {
 		return c.wrap(ctx, op, err)
@@ -57,7 +57,7 @@ func (c *Client) CreateQueue(ctx context.Context, name string, opts ...CreateOpt
 		return op.fail(ErrQueueNameCollision)
 	}
 	// The function's name is one of this file's constants.
-	return c.wrap(ctx, op, exec(ctx, c, `select pgmq.`+o.function+`($1::text)`, name))
+	return c.wrap(ctx, op, exec(ctx, c, op, `select pgmq.`+o.function+`($1::text)`, name))
 }
 
 // DropQueue drops a queue with its archive and bindings, and says whether there was one
@@ -67,7 +67,7 @@ func (c *Client) DropQueue(ctx context.Context, name string) (bool, error) {
 	if err := ValidateQueueName(name); err != nil {
 		return false, op.fail(err)
 	}
-	dropped, err := queryOne(ctx, c, scanValue[bool], `select pgmq.drop_queue($1::text)`, name)
+	dropped, err := queryOne(ctx, c, op, scanValue[bool], `select pgmq.drop_queue($1::text)`, name)
 	return dropped, c.wrap(ctx, op, err)
 }
 
@@ -78,17 +78,18 @@ func (c *Client) Purge(ctx context.Context, name string) (int64, error) {
 	if err := ValidateQueueName(name); err != nil {
 		return 0, op.fail(err)
 	}
-	n, err := queryOne(ctx, c, scanValue[int64], `select pgmq.purge_queue($1::text)`, name)
+	n, err := queryOne(ctx, c, op, scanValue[int64], `select pgmq.purge_queue($1::text)`, name)
 	return n, c.wrap(ctx, op, err)
 }
 
 // Queues returns all queues in the order of their names (pgmq.list_queues).
 func (c *Client) Queues(ctx context.Context) ([]Queue, error) {
-	queues, err := query(ctx, c, scanQueue, `
+	op := operation{name: "list_queues"}
+	queues, err := query(ctx, c, op, scanQueue, `
 		select queue_name::text, is_partitioned, is_unlogged, created_at
 		from pgmq.list_queues()
 		order by queue_name`)
-	return queues, c.wrap(ctx, operation{name: "list_queues"}, err)
+	return queues, c.wrap(ctx, op, err)
 }
 
 func scanQueue(r row) (q Queue, err error) {

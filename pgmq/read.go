@@ -75,7 +75,7 @@ func (c *Client) Read(ctx context.Context, queue string, vt time.Duration, opts 
 		sql += `, $4::text::jsonb`
 		args = append(args, string(o.where))
 	}
-	msgs, err := query(ctx, c, scanMessage, sql+`)`, args...)
+	msgs, err := query(ctx, c, op, scanMessage, sql+`)`, args...)
 	if o.function != RoundRobin.function {
 		sortByID(msgs)
 	}
@@ -101,7 +101,7 @@ func (c *Client) Pop(ctx context.Context, queue string, n int) ([]Message, error
 	if err := firstError(ValidateQueueName(queue), readOptions{limit: n}.validate()); err != nil {
 		return nil, op.fail(err)
 	}
-	msgs, err := query(ctx, c, scanMessage, `
+	msgs, err := query(ctx, c, op, scanMessage, `
 		select msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers
 		from pgmq.pop($1::text, $2::integer)`, queue, n)
 	sortByID(msgs)
@@ -126,6 +126,6 @@ func (c *Client) settle(ctx context.Context, op operation, sql string, ids []int
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	settled, err := query(ctx, c, scanValue[int64], sql, op.queue, ids)
+	settled, err := query(ctx, c, op, scanValue[int64], sql, op.queue, ids)
 	return settled, c.wrap(ctx, op, err)
 }

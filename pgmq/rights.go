@@ -44,7 +44,7 @@ func (c *Client) explainRights(ctx context.Context, op operation, cause error) e
 	}
 	tables, privileges := needed[op.name].list(op.queue)
 	err := &RightsError{Err: cause}
-	missing, failed := query(ctx, c, func(r row) (right string, scan error) {
+	missing, failed := query(ctx, c, op, func(r row) (right string, scan error) {
 		scan = r.Scan(&err.Role, &right)
 		return right, scan
 	}, `

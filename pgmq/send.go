@@ -44,7 +44,7 @@ func (c *Client) send(ctx context.Context, op operation, queue string, msgs []Ou
 	if len(msgs) == 0 {
 		return nil, nil
 	}
-	ids, err := query(ctx, c, scanValue[int64], `
+	ids, err := query(ctx, c, op, scanValue[int64], `
 		select s.msg_id
 		from pgmq.send_batch($3::text, $4::text[]::jsonb[], $5::text[]::jsonb[], `+visibleAtSQL+`) as s (msg_id)`,
 		b.args(queue)...)
@@ -72,7 +72,7 @@ func (c *Client) SendBatchTopic(ctx context.Context, routingKey string, msgs []O
 	if len(msgs) == 0 {
 		return nil, nil
 	}
-	sent, err := query(ctx, c, scanDelivery, `
+	sent, err := query(ctx, c, op, scanDelivery, `
 		select s.queue_name, s.msg_id
 		from pgmq.send_batch_topic($3::text, $4::text[]::jsonb[], $5::text[]::jsonb[], `+visibleAtSQL+`) as s`,
 		b.args(routingKey)...)

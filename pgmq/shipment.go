@@ -37,7 +37,7 @@ func (c *Client) SendMany(ctx context.Context, shipments []Shipment) ([][]string
 		return nil, shipments[0].operation().fail(ErrNilDB)
 	}
 	queues := make([][]string, len(shipments))
-	at, err := c.db.all(ctx, statements, func(i int, r rows) (err error) {
+	at, err := queryAll(ctx, c, shipments[0].operation(), statements, func(i int, r rows) (err error) {
 		queues[i], err = collect(r, scanSent)
 		return err
 	})
@@ -136,7 +136,7 @@ func (c *Client) Notify(ctx context.Context, queues ...string) error {
 		}
 		channels[i] = Channel(queue)
 	}
-	return c.wrap(ctx, op, exec(ctx, c, `
+	return c.wrap(ctx, op, exec(ctx, c, op, `
 		select pg_notify(channel, '')
 		from unnest($1::text[]) as channel`, channels))
 }

@@ -2,11 +2,8 @@ package pgmq
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Binding says that messages whose routing key matches Pattern go to Queue.
@@ -24,8 +21,8 @@ func (c *Client) BindTopic(ctx context.Context, pattern, queue string) error {
 	if err := firstError(ValidateTopicPattern(pattern), ValidateQueueName(queue)); err != nil {
 		return op.fail(err)
 	}
-	err := exec(ctx, c, `select pgmq.bind_topic($1::text, $2::text)`, pattern, queue)
-	if isState(err, stateRaised) {
+	err := exec(ctx, c, op, `select pgmq.bind_topic($1::text, $2::text)`, pattern, queue)
+	if stateOf(err) == stateRaised {
 		// Both names are valid, so what the function has left to complain of is the queue.
 		err = fmt.Errorf("%w: %q: %w", ErrQueueNotFound, queue, err)
 	}
@@ -38,19 +35,20 @@ func (c *Client) UnbindTopic(ctx context.Context, pattern, queue string) (bool, 
 	if err := firstError(ValidateTopicPattern(pattern), ValidateQueueName(queue)); err != nil {
 		return false, op.fail(err)
 	}
-	unbound, err := queryOne(ctx, c, scanValue[bool], `select pgmq.unbind_topic($1::text, $2::text)`, pattern, queue)
+	unbound, err := queryOne(ctx, c, op, scanValue[bool], `select pgmq.unbind_topic($1::text, $2::text)`, pattern, queue)
 	return unbound, c.wrap(ctx, op, err)
 }
 
 // Bindings returns the bindings of the named queues, or all of them, in the order of patterns and
 // queues (pgmq.list_topic_bindings).
 func (c *Client) Bindings(ctx context.Context, queues ...string) ([]Binding, error) {
-	bindings, err := query(ctx, c, scanBinding, `
+	op := operation{name: "list_topic_bindings"}
+	bindings, err := query(ctx, c, op, scanBinding, `
 		select pattern, queue_name, bound_at
 		from pgmq.list_topic_bindings()
 		where cardinality($1::text[]) = 0 or queue_name = any($1::text[])
 		order by pattern, queue_name`, append([]string{}, queues...))
-	return bindings, c.wrap(ctx, operation{name: "list_topic_bindings"}, err)
+	return bindings, c.wrap(ctx, op, err)
 }
 
 // Routes returns the bindings that a message with this routing key would take, without sending one
@@ -60,7 +58,7 @@ func (c *Client) Routes(ctx context.Context, routingKey string) ([]Binding, erro
 	if err := ValidateRoutingKey(routingKey); err != nil {
 		return nil, op.fail(err)
 	}
-	routes, err := query(ctx, c, scanBinding, `
+	routes, err := query(ctx, c, op, scanBinding, `
 		select b.pattern, b.queue_name, b.bound_at
 		from pgmq.test_routing($1::text) as r
 		join pgmq.topic_bindings as b on b.pattern = r.pattern and b.queue_name = r.queue_name
@@ -71,10 +69,4 @@ func (c *Client) Routes(ctx context.Context, routingKey string) ([]Binding, erro
 func scanBinding(r row) (b Binding, err error) {
 	err = r.Scan(&b.Pattern, &b.Queue, &b.BoundAt)
 	return b, err
-}
-
-// isState says whether err came from the server with this SQLSTATE.
-func isState(err error, state string) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && pgErr.Code == state
 }

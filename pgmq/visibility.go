@@ -56,7 +56,7 @@ func (c *Client) SetVisibility(ctx context.Context, queue string, v Visibility, 
 		return nil, nil
 	}
 	at, in := v.args()
-	msgs, err := query(ctx, c, scanMessage, `
+	msgs, err := query(ctx, c, op, scanMessage, `
 		select msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers
 		from pgmq.set_vt($3::text, $4::bigint[], `+visibleAtSQL+`)`,
 		at, in, queue, ids)

@@ -1,0 +1,65 @@
+package pgmq
+
+import (
+	"context"
+	"database/sql"
+)
+
+// stdHandle is a handle of database/sql.
+type stdHandle struct{ db StdDB }
+
+func (h stdHandle) query(ctx context.Context, sql string, args []any) (rows, error) {
+	converted := make([]any, len(args))
+	for i, arg := range args {
+		converted[i] = stdArg(arg)
+	}
+	r, err := h.db.QueryContext(ctx, sql, converted...)
+	return stdRows{r}, err
+}
+
+// planned is query: database/sql has no word for it, and not every driver keeps plans.
+func (h stdHandle) planned(ctx context.Context, sql string, args []any) (rows, error) {
+	return h.query(ctx, sql, args)
+}
+
+func (h stdHandle) all(ctx context.Context, statements []statement, read func(int, rows) error) (at int, err error) {
+	if h.isTx() {
+		return oneByOne(ctx, h, statements, read)
+	}
+	return allInTx(ctx, h, statements, read)
+}
+
+type stdBeginner interface {
+	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
+}
+
+func (h stdHandle) begin(ctx context.Context) (transaction, error) {
+	tx, err := h.db.(stdBeginner).BeginTx(ctx, nil) // where it is none, isTx
+	if err != nil {
+		return nil, err
+	}
+	return stdTx{stdHandle{tx}, tx}, nil
+}
+
+// isTx: what cannot begin a transaction is one, also when others have wrapped it.
+func (h stdHandle) isTx() bool {
+	_, begins := h.db.(stdBeginner)
+	return !begins
+}
+
+func (h stdHandle) raw() any { return h.db }
+
+// stdTx is a transaction that was begun here.
+type stdTx struct {
+	stdHandle
+	tx *sql.Tx
+}
+
+// commit runs to its end whatever becomes of ctx: the transaction ends with it by itself.
+func (t stdTx) commit(context.Context) error { return t.tx.Commit() }
+
+// rollback: where it fails the connection is lost, and the server rolls back.
+func (t stdTx) rollback(context.Context) error {
+	_ = t.tx.Rollback()
+	return nil
+}

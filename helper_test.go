@@ -229,16 +229,25 @@ func lockQueue(t testing.TB, db *pgxpool.Pool, queue string) (unlock func()) {
 	return unlock
 }
 
+// lockWaiters are the backends whose statements wait for a lock.
+func lockWaiters(t testing.TB, db *pgxpool.Pool) []int {
+	t.Helper()
+	rows, err := db.Query(t.Context(), `
+		select pid
+		from pg_catalog.pg_stat_activity
+		where datname = current_database() and wait_event_type = 'Lock'`)
+	require.NoError(t, err)
+	pids, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	require.NoError(t, err)
+	return pids
+}
+
 // awaitLockWaiters waits until n statements wait for a lock.
 func awaitLockWaiters(t testing.TB, db *pgxpool.Pool, n int) {
 	t.Helper()
 	eventually(t, func() error {
-		waiting := scalar[int](t, db, `
-			select count(*)
-			from pg_catalog.pg_stat_activity
-			where datname = current_database() and wait_event_type = 'Lock'`)
-		if waiting != n {
-			return fmt.Errorf("%d statements wait for a lock, wanted: %d", waiting, n)
+		if pids := lockWaiters(t, db); len(pids) != n {
+			return fmt.Errorf("%d statements wait for a lock, wanted: %d", len(pids), n)
 		}
 		return nil
 	})

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/watermill-pgmq/watermill-pgmq/pgmq/schema"
 )
 
@@ -71,20 +69,25 @@ func Extension() InstallOption { return installKind(KindExtension) }
 // It fails with *NewerSchemaError, *ChangedSchemaError, *OtherKindError, ErrUnknownSchema, or a
 // *RightsError that names the missing right.
 func (c *Client) Install(ctx context.Context, opts ...InstallOption) (Version, error) {
-	op := operation{name: "install"}
-	var o installOptions
+	return c.installVersions(ctx, schema.Versions(), opts...)
+}
+
+func (c *Client) installVersions(ctx context.Context, known []schema.Version, opts ...InstallOption) (Version, error) {
+	op := installing
+	in := installation{known: known}
 	for _, opt := range opts {
-		opt.applyInstall(&o)
+		opt.applyInstall(&in.installOptions)
 	}
 
-	v, done, err := c.installed(ctx, o.kind)
+	v, done, err := in.look(ctx, c)
 	for err == nil && !done {
-		err = c.InTx(ctx, func(tx *Client) error {
-			return tx.installStep(ctx, o.kind)
-		})
+		err = c.InTx(ctx, func(tx *Client) error { return in.step(ctx, tx) })
 		if err == nil {
-			v, done, err = c.installed(ctx, o.kind)
+			v, done, err = in.look(ctx, c)
 		}
+	}
+	if errors.Is(err, ErrPermissionDenied) {
+		return Version{}, op.fail(err) // it says already which right is missing
 	}
 	if err != nil {
 		return Version{}, c.wrap(ctx, op, err)
@@ -92,56 +95,66 @@ func (c *Client) Install(ctx context.Context, opts ...InstallOption) (Version, e
 	return v, nil
 }
 
-// installStep brings the database one step further: it creates the extension or applies one version.
+// installation is what one Install wants.
+type installation struct {
+	installOptions
+	known []schema.Version
+}
+
+// step brings the database one step further: it creates the extension or applies one version.
 //
 // Of many processes one at a time is past the lock. In read committed the statement after it sees what
 // the process before has committed, so that no step is made twice; a stricter level would not.
-func (c *Client) installStep(ctx context.Context, want Kind) error {
-	if err := exec(ctx, c, `set transaction isolation level read committed`); err != nil {
+func (in installation) step(ctx context.Context, c *Client) error {
+	if err := exec(ctx, c, installing, `set transaction isolation level read committed`); err != nil {
 		return err
 	}
-	if err := exec(ctx, c, `select pg_advisory_xact_lock(hashtextextended('pgmq.install', 0))`); err != nil {
-		return err
-	}
-	if _, done, err := c.installed(ctx, want); err != nil || done {
+	if err := exec(ctx, c, installing, `select pg_advisory_xact_lock(hashtextextended('pgmq.install', 0))`); err != nil {
 		return err
 	}
 	s, err := c.schemaState(ctx)
 	if err != nil {
 		return err
 	}
-	if s.version == 0 && want != KindEmbedded {
-		created, err := c.createExtension(ctx, s, want)
+	if _, done, err := in.judge(s); err != nil || done {
+		return err
+	}
+	if s.version() == 0 && in.kind != KindEmbedded {
+		created, err := in.createExtension(ctx, c, s)
 		if err != nil || created {
 			return err
 		}
 	}
 	if missing := s.missingRight(); missing != "" {
-		return &RightsError{Role: s.Role, Missing: []string{missing}, Err: errInstallRight}
+		return &RightsError{Role: s.role, Missing: []string{missing}, Err: errInstallRight}
 	}
-	return c.applyVersion(ctx, schema.Versions()[s.version])
+	return applyVersion(ctx, c, in.known[s.version()])
 }
+
+// installing is the operation of all that Install does.
+var installing = operation{name: "install"}
 
 // errInstallRight is the cause of a RightsError for which the server was not asked.
 var errInstallRight = errors.New("it is needed to install PGMQ")
 
 // createExtension reports whether it has created the extension. Whether the role may is found out by
 // trying: the catalog does not know what managed servers let their administrators do.
-func (c *Client) createExtension(ctx context.Context, s schemaState, want Kind) (bool, error) {
-	if s.Offered == "" {
-		if want == KindExtension {
+func (in installation) createExtension(ctx context.Context, c *Client, s schemaState) (bool, error) {
+	if s.offered == "" {
+		if in.kind == KindExtension {
 			return false, fmt.Errorf("%w: this server does not offer the extension pgmq", ErrUnsupported)
 		}
 		return false, nil
 	}
 	err := c.InTx(ctx, func(tx *Client) error {
-		return exec(ctx, tx, `create extension pgmq cascade`)
+		return exec(ctx, tx, installing, `create extension pgmq cascade`)
 	})
-	if !hasState(err, stateInsufficientPrivilege) {
+	var state interface{ SQLState() string } // of pgx and of lib/pq
+	if !errors.As(err, &state) || state.SQLState() != stateInsufficientPrivilege {
 		return err == nil, err
 	}
-	if want == KindExtension {
-		return false, &RightsError{Role: s.Role, Missing: []string{"the right to create the extension pgmq"}, Err: err}
+	if in.kind == KindExtension {
+		return false, &RightsError{Role: s.role, Missing: []string{"the right to create the extension pgmq"}, Err: err}
 	}
 	return false, nil
 }
@@ -149,8 +162,8 @@ func (c *Client) createExtension(ctx context.Context, s schemaState, want Kind) 
 // applyVersion applies one version and writes it into the ledger. The statements of the version are
 // executed by one, because not every protocol takes several. The names in them shall mean what they mean
 // in Postgres, whatever the caller's search_path has.
-func (c *Client) applyVersion(ctx context.Context, v schema.Version) error {
-	err := exec(ctx, c, `
+func applyVersion(ctx context.Context, c *Client, v schema.Version) error {
+	err := exec(ctx, c, installing, `
 		do $pgmq_install$
 		declare
 			caller_path constant text := pg_catalog.current_setting('search_path');
@@ -163,43 +176,46 @@ func (c *Client) applyVersion(ctx context.Context, v schema.Version) error {
 	if err != nil {
 		return fmt.Errorf("schema version %d: %w", v.Number, err)
 	}
-	return exec(ctx, c, `
+	return exec(ctx, c, installing, `
 		insert into pgmq._ledger (version, checksum) values ($1::integer, $2::text)`, v.Number, v.Checksum)
 }
 
-// installed says what the database has, and whether nothing is left to do.
-func (c *Client) installed(ctx context.Context, want Kind) (v Version, done bool, err error) {
+// look says what the database has, and whether nothing is left to do.
+func (in installation) look(ctx context.Context, c *Client) (v Version, done bool, err error) {
 	s, err := c.schemaState(ctx)
 	if err != nil {
 		return Version{}, false, err
 	}
-	known := schema.Versions()
-	switch {
-	case s.Extension != "":
-		v, done = Version{Kind: KindExtension, Name: s.Extension}, true
-	case s.version > 0:
-		v, done = Version{Kind: KindEmbedded, Number: s.version, Name: strconv.Itoa(s.version)}, s.version == len(known)
-	case s.HasPGMQ:
+	return in.judge(s)
+}
+
+func (in installation) judge(s schemaState) (v Version, done bool, err error) {
+	switch n := s.version(); {
+	case s.extension != "":
+		v, done = Version{Kind: KindExtension, Name: s.extension}, true
+	case n > 0:
+		v, done = Version{Kind: KindEmbedded, Number: n, Name: strconv.Itoa(n)}, n == len(in.known)
+	case s.hasPGMQ:
 		v, done = Version{Kind: KindForeign}, true
-	case !s.Empty:
+	case !s.isEmpty:
 		return Version{}, false, ErrUnknownSchema
 	default:
 		return Version{}, false, nil
 	}
-	if want != "" && want != v.Kind {
-		return v, false, &OtherKindError{Installed: v, Wanted: want}
+	if in.kind != "" && in.kind != v.Kind {
+		return Version{}, false, &OtherKindError{Installed: v, Wanted: in.kind}
 	}
-	return v, done, checkLedger(s.ledger, known)
+	return v, done, checkLedger(s.ledger, in.known)
 }
 
 // checkLedger compares the versions that were applied with those that are known.
 func checkLedger(ledger []ledgerRow, known []schema.Version) error {
 	for i, row := range ledger {
 		if i >= len(known) {
-			return &NewerSchemaError{Installed: ledger[len(ledger)-1].Version, Known: len(known)}
+			return &NewerSchemaError{Installed: ledger[len(ledger)-1].version, Known: len(known)}
 		}
-		if row.Version != known[i].Number || row.Checksum != known[i].Checksum {
-			return &ChangedSchemaError{Number: row.Version, Installed: row.Checksum, Known: known[i].Checksum}
+		if row.version != known[i].Number || row.checksum != known[i].Checksum {
+			return &ChangedSchemaError{Number: row.version, Installed: row.checksum, Known: known[i].Checksum}
 		}
 	}
 	return nil
@@ -207,48 +223,56 @@ func checkLedger(ledger []ledgerRow, known []schema.Version) error {
 
 // schemaState is what the catalog says about PGMQ in this database.
 type schemaState struct {
-	Role      string
-	Database  string
-	Extension string // the version of the extension, empty without it
-	Offered   string // the version of the extension that the server could create, or empty
-	HasSchema bool
-	Empty     bool // the schema has nothing in it, or is not there
-	HasLedger bool
-	HasPGMQ   bool // the schema has what every PGMQ has
-	MayUse    bool
-	MayCreate bool // in the schema, or the schema itself
-	Owns      bool
-
-	ledger  []ledgerRow
-	version int // of the embedded schema, 0 without it
+	role      string
+	database  string
+	extension string // the version of the extension, empty without it
+	offered   string // the version of the extension that the server could create, or empty
+	hasSchema bool
+	isEmpty   bool // the schema has nothing in it, or is not there
+	hasLedger bool
+	hasPGMQ   bool // the schema has what every PGMQ has
+	mayUse    bool
+	mayCreate bool   // in the schema, or the schema itself
+	owner     string // of the embedded schema's objects, empty without it
+	isOwner   bool   // the role is the owner, or a member of it
+	ledger    []ledgerRow
 }
 
 type ledgerRow struct {
-	Version  int
-	Checksum string
+	version  int
+	checksum string
 }
+
+// version is that of the embedded schema, 0 without it.
+func (s schemaState) version() int { return len(s.ledger) }
 
 // missingRight names the right without which the next version cannot be applied.
 func (s schemaState) missingRight() string {
 	switch {
-	case !s.HasSchema && !s.MayCreate:
-		return "CREATE on database " + s.Database
-	case !s.MayCreate:
+	case s.version() > 0 && !s.isOwner:
+		return "membership in role " + s.owner
+	case s.mayCreate:
+		return ""
+	case s.hasSchema:
 		return "CREATE on schema pgmq"
-	case s.version > 0 && !s.Owns:
-		return "ownership of schema pgmq"
+	default:
+		return "CREATE on database " + s.database
 	}
-	return ""
 }
 
 // schemaState asks the catalog itself, because functions like to_regclass fail without the right to use
 // the schema.
 func (c *Client) schemaState(ctx context.Context) (schemaState, error) {
-	s, err := queryOne(ctx, c, scanSchemaState, `
+	s, err := queryOne(ctx, c, installing, scanSchemaState, `
 		with schema as (
-			select n.oid, n.nspowner
+			select n.oid
 			from pg_catalog.pg_namespace as n
 			where n.nspname = 'pgmq'
+		), ledger as (
+			select r.relowner
+			from schema as s
+			join pg_catalog.pg_class as r on r.relnamespace = s.oid
+			where r.relname = '_ledger'
 		)
 		select
 			current_user::text,
@@ -263,10 +287,7 @@ func (c *Client) schemaState(ctx context.Context) (schemaState, error) {
 				union all
 				select from schema as s join pg_catalog.pg_type as t on t.typnamespace = s.oid
 			),
-			exists (
-				select from schema as s join pg_catalog.pg_class as r on r.relnamespace = s.oid
-				where r.relname = '_ledger'
-			),
+			exists (select from ledger),
 			exists (
 				select from schema as s join pg_catalog.pg_class as r on r.relnamespace = s.oid
 				where r.relname = 'meta'
@@ -279,33 +300,28 @@ func (c *Client) schemaState(ctx context.Context) (schemaState, error) {
 				(select has_schema_privilege(s.oid, 'create') from schema as s),
 				has_database_privilege(current_database(), 'create')
 			),
-			coalesce((select pg_has_role(s.nspowner, 'usage') from schema as s), true)`)
-	if err != nil || !s.HasLedger {
+			coalesce((select pg_get_userbyid(l.relowner)::text from ledger as l), ''),
+			coalesce((select pg_has_role(l.relowner, 'usage') from ledger as l), false)`)
+	if err != nil || !s.hasLedger {
 		return s, err
 	}
-	if !s.MayUse {
-		return s, &RightsError{Role: s.Role, Missing: []string{"USAGE on schema pgmq"}, Err: errInstallRight}
+	if !s.mayUse {
+		return s, &RightsError{Role: s.role, Missing: []string{"USAGE on schema pgmq"}, Err: errInstallRight}
 	}
-	s.ledger, err = query(ctx, c, scanLedgerRow, `
+	s.ledger, err = query(ctx, c, installing, scanLedgerRow, `
 		select l.version, l.checksum from pgmq._ledger as l order by l.version`)
-	s.version = len(s.ledger)
 	return s, err
 }
 
 func scanSchemaState(r row) (s schemaState, err error) {
-	err = r.Scan(&s.Role, &s.Database, &s.Extension, &s.Offered, &s.HasSchema, &s.Empty, &s.HasLedger,
-		&s.HasPGMQ, &s.MayUse, &s.MayCreate, &s.Owns)
+	err = r.Scan(&s.role, &s.database, &s.extension, &s.offered, &s.hasSchema, &s.isEmpty, &s.hasLedger,
+		&s.hasPGMQ, &s.mayUse, &s.mayCreate, &s.owner, &s.isOwner)
 	return s, err
 }
 
 func scanLedgerRow(r row) (l ledgerRow, err error) {
-	err = r.Scan(&l.Version, &l.Checksum)
+	err = r.Scan(&l.version, &l.checksum)
 	return l, err
-}
-
-func hasState(err error, state string) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && pgErr.Code == state
 }
 
 // ErrUnknownSchema says that the database has a schema named pgmq that is not PGMQ's. It is not touched.

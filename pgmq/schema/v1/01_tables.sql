@@ -13,10 +13,13 @@ begin
     if to_regnamespace('pgmq') is null then
         create schema pgmq;
     end if;
+    -- Where somebody else has created it for us, these two are up to him.
+    if (select pg_has_role(n.nspowner, 'usage') from pg_namespace as n where n.nspname = 'pgmq') then
+        comment on schema pgmq is 'Message queues (PGMQ), installed by watermill-pgmq';
+        grant usage on schema pgmq to pg_monitor;
+    end if;
 end;
 $$;
-
-comment on schema pgmq is 'Message queues (PGMQ), installed by watermill-pgmq';
 
 -- What was installed here, and when.
 create table pgmq._ledger (
@@ -74,7 +77,6 @@ create type pgmq.metrics_result as (
 
 -- Who watches a database sees how much waits in its queues, and no payload. pgmq._create_tables
 -- grants the same for every queue.
-grant usage on schema pgmq to pg_monitor;
 grant select on pgmq.meta, pgmq.notify_insert_throttle to pg_monitor;
 
 -- Whoever may use the schema may know its version.

@@ -110,6 +110,10 @@ func TestInstallOnEveryHandle(t *testing.T) {
 				t.Fatal(err)
 			}
 			install(t, pgmq.New(tx))
+			var path string
+			if err := tx.QueryRow(t.Context(), `show search_path`).Scan(&path); err != nil || path != "evil, pg_catalog" {
+				t.Errorf("search_path after Install: %s, %v", path, err)
+			}
 			if _, err := pgmq.New(tx).Send(t.Context(), "q", pgmq.Outgoing{}); !errors.Is(err, pgmq.ErrQueueNotFound) {
 				t.Errorf("Send: %v", err)
 			}

@@ -73,7 +73,7 @@ func TestInstallOnEveryHandle(t *testing.T) {
 		}
 		query := u.Query()
 		query.Set("default_transaction_isolation", "serializable")
-		query.Set("search_path", "evil, pg_catalog")
+		query.Set("search_path", "evil,pg_catalog")
 		u.RawQuery = query.Encode()
 		return u.String()
 	}
@@ -111,7 +111,7 @@ func TestInstallOnEveryHandle(t *testing.T) {
 			}
 			install(t, pgmq.New(tx))
 			var path string
-			if err := tx.QueryRow(t.Context(), `show search_path`).Scan(&path); err != nil || path != "evil, pg_catalog" {
+			if err := tx.QueryRow(t.Context(), `show search_path`).Scan(&path); err != nil || path != "evil,pg_catalog" {
 				t.Errorf("search_path after Install: %s, %v", path, err)
 			}
 			if _, err := pgmq.New(tx).Send(t.Context(), "q", pgmq.Outgoing{}); !errors.Is(err, pgmq.ErrQueueNotFound) {

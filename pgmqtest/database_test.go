@@ -1,6 +1,7 @@
 package pgmqtest_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -68,17 +69,12 @@ func TestDropped(t *testing.T) {
 		if _, err := pgx.Connect(t.Context(), db.DSN); err != nil { // and never closed
 			t.Fatal(err)
 		}
+		if !databaseExists(t, server, name) {
+			t.Errorf("there is no database %q", name)
+		}
 	})
-	conn, err := pgx.Connect(t.Context(), server.DSN())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(t.Context())
-	var found bool
-	err = conn.QueryRow(t.Context(), `
-		select exists (select from pg_catalog.pg_database as d where d.datname = $1::text)`, name).Scan(&found)
-	if err != nil || found || name == "" {
-		t.Errorf("database %q is there: %t, %v", name, found, err)
+	if databaseExists(t, server, name) {
+		t.Errorf("database %q is still there", name)
 	}
 }
 
@@ -113,6 +109,20 @@ func (r *recorder) end() {
 	for _, f := range slices.Backward(r.cleanups) {
 		f()
 	}
+}
+
+func databaseExists(t *testing.T, server *pgmqtest.Server, name string) (exists bool) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), server.DSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = conn.QueryRow(t.Context(), `
+		select exists (select from pg_catalog.pg_database as d where d.datname = $1::text)`, name).Scan(&exists)
+	if err := errors.Join(err, conn.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	return exists
 }
 
 func hostPort(config *pgx.ConnConfig) string {

@@ -70,6 +70,9 @@ func TestServerLifecycle(t *testing.T) {
 		t.Errorf("%d rows, %v; want those of 5 steps", count, err)
 	}
 	step("stop, for good", server.Stop, false)
+	if _, _, err := server.CreateDatabase(ctx); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("database on a stopped server: got error %v, want that the connection is refused", err)
+	}
 }
 
 // TestServerDies kills the server behind its owner's back. The next test does not suffer from it.
@@ -146,8 +149,12 @@ func TestContextEnds(t *testing.T) {
 			t.Errorf("%s: got error %v, want %v", name, err, context.Canceled)
 		}
 	}
-	if err := server.Database(t).Pool.Ping(t.Context()); err != nil {
-		t.Error(err)
+	var name string
+	t.Run("the server serves on", func(t *testing.T) {
+		name = server.Database(t).Pool.Config().ConnConfig.Database
+	})
+	if databaseExists(t, server, name) {
+		t.Errorf("database %q is still there: the server was taken for stopped", name)
 	}
 }
 

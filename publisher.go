@@ -20,6 +20,10 @@ type PublisherConfig struct {
 	Topology Topology
 	// Marshaler makes what is stored of a message. Default: JSONMarshaler{}.
 	Marshaler Marshaler
+	// GroupKey says which FIFO group a message belongs to, for subscribers with Ordering PerGroup: at
+	// most 200 characters; empty is no group. See GroupByMetadata, GroupByJSONField and GroupByTopic.
+	// Default: nil, no groups.
+	GroupKey func(GroupKeyParams) (string, error)
 	// Unroutable says what happens with messages for a topic that leads to no queue. Default:
 	// FailUnroutable.
 	Unroutable Unroutable
@@ -193,6 +197,9 @@ func (p *Publisher) ship(topic string, to Destination, messages []*message.Messa
 		if err != nil {
 			return nil, fmt.Errorf("publish to %q: %w", topic, err)
 		}
+		if err := p.group(topic, msg, &out); err != nil {
+			return nil, fmt.Errorf("publish to %q: %w", topic, err)
+		}
 		visible, err := visibilityOf(msg)
 		if err != nil {
 			return nil, fmt.Errorf("publish to %q: message %q: %w", topic, msg.UUID, err)
@@ -210,6 +217,18 @@ func (p *Publisher) ship(topic string, to Destination, messages []*message.Messa
 		last.Messages = append(last.Messages, out)
 	}
 	return shipments, nil
+}
+
+// group sets the group of a message, if there are groups.
+func (p *Publisher) group(topic string, msg *message.Message, out *pgmq.Outgoing) error {
+	if p.cfg.GroupKey == nil {
+		return nil
+	}
+	key, err := p.cfg.GroupKey(GroupKeyParams{Topic: topic, Message: msg})
+	if err != nil {
+		return &GroupKeyError{UUID: msg.UUID, Err: err}
+	}
+	return setGroup(out, msg.UUID, key)
 }
 
 // visibilityOf reads the delay that components/delay has put into the metadata. The duration is the

@@ -28,8 +28,10 @@ type SubscriberConfig struct {
 	// ExactMarshaler wrote.
 	Unmarshaler Unmarshaler
 
+	// Ordering: PerGroup delivers the messages of each FIFO group strictly in order. Default: Unordered.
+	Ordering Ordering
 	// Concurrency is how many messages of one Subscribe call may be un-acked at a time. Default: 1,
-	// Watermill's contract. With more, messages are handled in no particular order.
+	// Watermill's contract. With more, messages are handled in no particular order, unless Ordering says so.
 	Concurrency int
 	// Buffer bounds how many messages one Subscribe call holds in memory. It holds fewer where they
 	// are handled slowly, never more than are handled in about a second. Default: 1000, or Concurrency
@@ -107,6 +109,9 @@ func (cfg SubscriberConfig) withDefaults() SubscriberConfig {
 // Validate returns a *ConfigError that names the first field with an invalid value. Zero values are
 // valid: they mean the default.
 func (cfg SubscriberConfig) Validate() error {
+	if cfg.Ordering != Unordered && cfg.Ordering != PerGroup {
+		return &ConfigError{Field: "Ordering", Value: int(cfg.Ordering), Rule: "Unordered or PerGroup"}
+	}
 	err := errors.Join(cfg.watcher(nil).Validate(), cfg.reader(nil, nil).Validate())
 	var value *pgmq.ValueError
 	if errors.As(err, &value) {
@@ -128,6 +133,7 @@ func (cfg SubscriberConfig) reader(watcher *pgmq.Watcher, logger watermill.Logge
 		Concurrency:       cfg.Concurrency,
 		Buffer:            cfg.Buffer,
 		VisibilityTimeout: cfg.VisibilityTimeout,
+		Grouped:           cfg.Ordering == PerGroup,
 		Archive:           cfg.ArchiveOnAck,
 		Watcher:           watcher,
 		Logger:            slogFor(orNop(logger)),

@@ -61,6 +61,18 @@ func archive() mode {
 	return m
 }
 
+// ordered keeps the order of each group with any number of subscribers. The suite expects it for messages of
+// the same payload.
+func ordered() mode {
+	m := mode{features: inOrder}
+	m.features.GuaranteedOrderWithSingleSubscriber = false
+	m.publisher.GroupKey = func(params watermillpgmq.GroupKeyParams) (string, error) {
+		return string(params.Message.Payload), nil
+	}
+	m.subscriber.Ordering = watermillpgmq.PerGroup
+	return m
+}
+
 func exact() mode {
 	m := topics()
 	m.publisher.Marshaler = watermillpgmq.ExactMarshaler{}
@@ -72,6 +84,7 @@ func TestPubSub_Topics(t *testing.T)      { runSuite(t, topics(), tests.TestPubS
 func TestPubSub_Queues(t *testing.T)      { runSuite(t, queues(), tests.TestPubSub) }
 func TestPubSub_Concurrency(t *testing.T) { runSuite(t, concurrent(), tests.TestPubSub) }
 func TestPubSub_Archive(t *testing.T)     { runSuite(t, archive(), tests.TestPubSub) }
+func TestPubSub_Ordered(t *testing.T)     { runSuite(t, ordered(), tests.TestPubSub) }
 func TestPubSub_Exact(t *testing.T)       { runSuite(t, exact(), tests.TestPubSub) }
 
 // runSuite runs the suite, or its stress mode, on a server of its own, which the suite restarts.
@@ -118,4 +131,3 @@ func BenchmarkSubscriber(b *testing.B) {
 		})
 	}
 }
-

@@ -65,11 +65,11 @@ func (r *Reader) oldLeases() []*Lease {
 			old = append(old, lease)
 		}
 	}
-	for _, lease := range r.buffer {
+	r.shelf.each(func(lease *Lease) {
 		if lease.until.Before(deadline) {
 			old = append(old, lease)
 		}
-	}
+	})
 	sortLeases(old) // rows are locked in one order, so that nobody deadlocks
 	return old
 }
@@ -88,7 +88,7 @@ func (r *Reader) renew(asked []*Lease, kept []int64, at time.Time) (lost []*Leas
 			lease.until = r.surely(at)
 			continue
 		}
-		lease.until = time.Time{} // a buffered one is thrown away when its turn comes
+		lease.until = time.Time{} // one on the shelf is thrown away when its turn comes
 		if _, held := r.out[lease]; held {
 			r.log.Warn("lease lost: the message may be delivered elsewhere too", "msg_id", lease.ID)
 			lost = append(lost, lease)

@@ -33,6 +33,8 @@ type Lease struct {
 	until   time.Time     // guarded by reader.mu: on this process's clock, the row is ours at least until then
 	settled bool          // guarded by reader.mu
 	delay   time.Duration // of a nack, once settled
+	group   string        // of a grouped reader
+	handed  bool          // guarded by reader.mu: taken from the shelf to be handed out
 }
 
 // Context carries the values of the reader's context, and the message for MessageFromContext. It ends

@@ -26,8 +26,8 @@ type leasing struct {
 
 // take leases up to n of the oldest visible messages and returns them in the order of their ids.
 // Messages that somebody else is taking at the same time are passed over, not waited for.
-func (l *leasing) take(ctx context.Context, n int) ([]Message, error) {
-	msgs, err := planned(ctx, l.client, operation{"read", l.queue}, scanMessage, fmt.Sprintf(`
+func (l *leasing) take(ctx context.Context, n int) ([]*Lease, error) {
+	leases, err := planned(ctx, l.client, operation{"read", l.queue}, scanLease, fmt.Sprintf(`
 		with oldest as materialized (
 			select msg_id
 			from %[1]s
@@ -44,8 +44,13 @@ func (l *leasing) take(ctx context.Context, n int) ([]Message, error) {
 		where q.msg_id = oldest.msg_id
 		returning q.msg_id, q.read_ct, q.enqueued_at, q.last_read_at, q.vt, q.message, q.headers`, table(l.queue)),
 		n, l.vt.Microseconds())
-	sortByID(msgs)
-	return msgs, l.client.wrap(ctx, operation{"read", l.queue}, err)
+	sortLeases(leases)
+	return leases, l.client.wrap(ctx, operation{"read", l.queue}, err)
+}
+
+func scanLease(r row) (*Lease, error) {
+	msg, err := scanMessage(r)
+	return &Lease{Message: msg}, err
 }
 
 // extend lets leases last for another visibility timeout from now on. It returns the ids of those

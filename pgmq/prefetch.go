@@ -10,6 +10,9 @@ import (
 // second, fetched in batches while others are being handled.
 func (r *Reader) take() {
 	retry := newRetry()
+	if r.cfg.Grouped {
+		r.prepare()
+	}
 	for {
 		n := r.wanted()
 		if n == 0 {
@@ -27,7 +30,7 @@ func (r *Reader) take() {
 		// Whatever was announced before this read began is seen by it, and whatever comes later
 		// leaves a new wake-up behind.
 		r.watch.forget()
-		msgs, err := r.takeBatch(n)
+		drained, err := r.takeBatch(n)
 		if err != nil {
 			wait := retry.NextBackOff()
 			r.log.Warn("cannot read, trying again", "error", err, "retry_in", wait)
@@ -40,30 +43,45 @@ func (r *Reader) take() {
 			continue
 		}
 		retry.Reset()
-		if msgs < n && !r.awaitMessages() {
+		if drained && !r.awaitMessages() {
 			return
 		}
 	}
 }
 
-func (r *Reader) takeBatch(n int) (int, error) {
+// prepare makes the index of a grouped reader, if it can.
+func (r *Reader) prepare() {
+	if err := r.leasing.client.PrepareGroups(r.life, r.leasing.queue); err != nil {
+		r.log.Warn("no index on the groups: reads look at every message", "error", err)
+	}
+}
+
+// takeBatch puts up to n messages on the shelf, and says whether the queue has no more of them.
+func (r *Reader) takeBatch(n int) (drained bool, err error) {
 	ctx, cancel := context.WithTimeout(r.life, r.cfg.VisibilityTimeout)
 	defer cancel()
 	asked := time.Now()
-	msgs, err := r.leasing.take(ctx, n)
+	var leases []*Lease
+	if r.cfg.Grouped {
+		leases, drained, err = r.grouping.take(ctx, n)
+	} else {
+		leases, err = r.leasing.take(ctx, n)
+		drained = len(leases) < n
+	}
 	if err != nil {
-		return 0, err
+		return false, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.retries.passed(asked)
-	for _, msg := range msgs {
-		r.buffer = append(r.buffer, &Lease{Message: msg, reader: r, until: r.surely(asked)})
+	for _, lease := range leases {
+		lease.reader, lease.until = r, r.surely(asked)
+		r.shelf.put(lease)
 	}
-	if len(msgs) > 0 {
+	if len(leases) > 0 {
 		signal(r.ready)
 	}
-	return len(msgs), nil
+	return drained, nil
 }
 
 // surely is until when a lease holds that was asked for at this time: the server counted from later
@@ -77,8 +95,8 @@ func (r *Reader) wanted() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	target := r.cfg.Concurrency - len(r.out) + r.pace.allowance(r.cfg.Buffer)
-	n := min(target-len(r.buffer), r.cfg.Buffer-len(r.buffer)-len(r.out)-r.settling)
-	if len(r.buffer) > 0 && n < (target+1)/2 {
+	n := min(target-r.shelf.size(), r.cfg.Buffer-r.shelf.size()-len(r.out)-r.settling)
+	if r.shelf.size() > 0 && n < (target+1)/2 {
 		return 0 // there is something to hand out: wait until the next read is worth a round trip
 	}
 	return max(n, 0)
@@ -129,14 +147,16 @@ func (r *Reader) nextRetry() (time.Time, bool) {
 	return r.retries[0], true
 }
 
-// handOut moves the oldest buffered lease to its holder, if there is one and a holder is free.
+// handOut moves the next lease from the shelf to its holder, if there is one and a holder is free.
 func (r *Reader) handOut() *Lease {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for len(r.buffer) > 0 && len(r.out) < r.cfg.Concurrency {
-		lease := r.buffer[0]
-		r.buffer[0] = nil
-		r.buffer = r.buffer[1:]
+	for len(r.out) < r.cfg.Concurrency {
+		lease := r.shelf.next()
+		if lease == nil {
+			return nil
+		}
+		lease.handed = true
 		signal(r.room)
 		if !time.Now().Before(lease.until) {
 			// The process was paused, or the database away: somebody else may have it by now.
@@ -145,7 +165,7 @@ func (r *Reader) handOut() *Lease {
 		}
 		lease.open()
 		r.out[lease] = struct{}{}
-		if len(r.buffer) > 0 && len(r.out) < r.cfg.Concurrency {
+		if r.shelf.size() > 0 && len(r.out) < r.cfg.Concurrency {
 			signal(r.ready)
 		}
 		return lease
@@ -153,15 +173,13 @@ func (r *Reader) handOut() *Lease {
 	return nil
 }
 
-// giveBack releases all buffered messages but the first n.
+// giveBack releases all leases on the shelf but n.
 func (r *Reader) giveBack(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := n; i < len(r.buffer); i++ {
-		r.request(r.buffer[i], settlement{kind: released})
-		r.buffer[i] = nil
+	for _, lease := range r.shelf.cut(n) {
+		r.request(lease, settlement{kind: released})
 	}
-	r.buffer = r.buffer[:min(n, len(r.buffer))]
 }
 
 // pace measures how many messages are settled in a second.

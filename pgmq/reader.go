@@ -24,6 +24,11 @@ type ReaderConfig struct {
 	// VisibilityTimeout is how long messages stay hidden from others after their reader has died. A
 	// living reader extends it for as long as a lease is held. Default: 30 s. At least 1 s.
 	VisibilityTimeout time.Duration
+	// Grouped respects FIFO groups (GroupHeader; messages without it share one): of a group, one message
+	// at a time is handed out, in the order of ids, the next one when the one before is deleted or
+	// archived. One that is hidden, because it was nacked or delayed or somebody else has it, holds back
+	// its group and no other. Groups take turns. Default: false.
+	Grouped bool
 	// Archive makes Ack move messages into the queue's archive. Default: false, they are deleted.
 	Archive bool
 	// Watcher wakes the reader; it is shared by many and closed by whoever made it. Default: one of
@@ -93,15 +98,16 @@ func (cfg ReaderConfig) Validate() error {
 // It holds neither a connection nor a transaction while a message is being handled. When the
 // connection is lost it goes on when there is one again; what was acked in between is settled then.
 type Reader struct {
-	cfg     ReaderConfig
-	leasing leasing
-	log     *slog.Logger
-	watch   *watch
-	own     *Watcher        // nil: the watcher is somebody else's
-	base    context.Context // the values that leases see
-	life    context.Context // of the statements: ends after everything is settled, or never will be
-	end     context.CancelFunc
-	unbind  func() bool // from the context given to NewReader
+	cfg      ReaderConfig
+	leasing  leasing
+	grouping grouping // of a grouped reader; only take uses it
+	log      *slog.Logger
+	watch    *watch
+	own      *Watcher        // nil: the watcher is somebody else's
+	base     context.Context // the values that leases see
+	life     context.Context // of the statements: ends after everything is settled, or never will be
+	end      context.CancelFunc
+	unbind   func() bool // from the context given to NewReader
 
 	stop     chan struct{} // closed: nothing is taken or handed out any more
 	stopOnce sync.Once
@@ -120,7 +126,7 @@ type Reader struct {
 	idle    chan struct{} // nothing handed out any more
 
 	mu       sync.Mutex
-	buffer   []*Lease // taken but not handed out, in order
+	shelf    shelf // taken but not handed out
 	out      map[*Lease]struct{}
 	unmade   settlements // asked for, not yet under way
 	settling int         // asked for, not yet committed
@@ -152,6 +158,11 @@ func (c *Client) NewReader(ctx context.Context, queue string, cfg ReaderConfig) 
 		nacks:   make(chan struct{}, 1),
 		idle:    make(chan struct{}, 1),
 		out:     map[*Lease]struct{}{},
+	}
+	r.shelf = &plainShelf{}
+	if cfg.Grouped {
+		r.shelf = newGroupShelf()
+		r.grouping = grouping{leasing: &r.leasing, depth: 1}
 	}
 	watcher := cfg.Watcher
 	if watcher == nil {

@@ -53,7 +53,7 @@ func (r *Reader) settle(l *Lease, how settlement) {
 			r.pace.settled()
 		}
 	}
-	if len(r.buffer) > 0 {
+	if r.shelf.size() > 0 {
 		signal(r.ready)
 	}
 	signal(r.room)
@@ -104,7 +104,9 @@ func (r *Reader) nextSettlements() settlements {
 // make carries settlements out, trying again until the database answers. It returns false when the
 // reader's life ended before.
 func (r *Reader) make(s settlements) bool {
-	return r.insist(s.acked, r.leasing.ack) && r.insist(s.nacked, r.nack) && r.insist(s.released, r.release)
+	return r.insist(s.acked, acked, r.leasing.ack) &&
+		r.insist(s.nacked, nacked, r.nack) &&
+		r.insist(s.released, released, r.release)
 }
 
 func (r *Reader) nack(ctx context.Context, leases []*Lease) ([]int64, error) {
@@ -133,7 +135,7 @@ func (r *Reader) release(ctx context.Context, leases []*Lease) ([]int64, error) 
 	return ids, err
 }
 
-func (r *Reader) insist(leases []*Lease, statement func(context.Context, []*Lease) ([]int64, error)) bool {
+func (r *Reader) insist(leases []*Lease, kind settlementKind, statement func(context.Context, []*Lease) ([]int64, error)) bool {
 	if len(leases) == 0 {
 		return true
 	}
@@ -144,7 +146,7 @@ func (r *Reader) insist(leases []*Lease, statement func(context.Context, []*Leas
 		found, err := statement(ctx, leases)
 		cancel()
 		if err == nil || isGone(err) {
-			r.made(leases, found, again, err)
+			r.made(leases, kind, found, again, err)
 			return true
 		}
 		wait := retry.NextBackOff()
@@ -161,12 +163,37 @@ func (r *Reader) insist(leases []*Lease, statement func(context.Context, []*Leas
 
 // made counts leases as settled. Those that the statement did not find were lost, unless an earlier
 // attempt, whose answer did not arrive, had settled them.
-func (r *Reader) made(leases []*Lease, found []int64, again bool, err error) {
-	r.mu.Lock()
-	r.settling -= len(leases)
-	r.mu.Unlock()
-	signal(r.room)
+func (r *Reader) made(leases []*Lease, kind settlementKind, found []int64, again bool, err error) {
 	if lost := len(leases) - len(found); lost > 0 && !again {
 		r.log.Warn("leases were lost before they were settled: these messages are delivered again", "messages", lost, "error", err)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settling -= len(leases)
+	signal(r.room)
+	if r.cfg.Grouped {
+		r.advance(leases, kind, found)
+	}
+}
+
+// advance lets the groups of settled messages go on: with the next message behind one that is done. What
+// is on the shelf behind one that will be delivered again goes back to the queue, where it waits.
+func (r *Reader) advance(leases []*Lease, kind settlementKind, found []int64) {
+	done := map[int64]struct{}{}
+	if kind == acked {
+		for _, id := range found {
+			done[id] = struct{}{}
+		}
+	}
+	for _, lease := range leases {
+		if !lease.handed {
+			continue
+		}
+		_, ok := done[lease.ID]
+		for _, behind := range r.shelf.settled(lease, ok) {
+			r.request(behind, settlement{kind: released})
+		}
+	}
+	signal(r.ready)
+	r.watch.wake() // there may be a new head in the queue, of which nobody is told
 }

@@ -156,6 +156,34 @@ func TestQueue_Collision(t *testing.T) {
 	require.Equal(t, "one", bindings[0].Pattern)
 }
 
+// Of many processes that create the same queue in different spellings at once, those of one spelling win.
+func TestQueue_CollisionAtOnce(t *testing.T) {
+	t.Parallel()
+	db := pgmqtest.New(t).Pool
+	const each = 8
+	var (
+		begin   = make(chan struct{})
+		results = make(chan error, 2*each)
+	)
+	for i := range 2 * each {
+		subscriber := newSubscriber(t, db, watermillpgmq.SubscriberConfig{Topology: watermillpgmq.QueueTopology{}})
+		go func() {
+			<-begin
+			results <- subscriber.SubscribeInitialize([]string{"orders", "Orders"}[i%2])
+		}()
+	}
+	close(begin)
+	refused := 0
+	for range cap(results) {
+		if err := <-results; err != nil {
+			require.ErrorIs(t, err, pgmq.ErrQueueNameCollision)
+			refused++
+		}
+	}
+	require.Equal(t, 1, scalar[int](t, db, `select count(*) from pgmq.meta`), "queues that share a table")
+	require.Equal(t, each, refused)
+}
+
 func TestConsumerGroup_InQueueTopology(t *testing.T) {
 	t.Parallel()
 	db := pgmqtest.New(t).Pool
@@ -235,6 +263,42 @@ func TestClosed(t *testing.T) {
 	require.ErrorIs(t, subscriber.SubscribeInitialize("new"), watermillpgmq.ErrSubscriberClosed)
 	require.Zero(t, written(t, db))
 	require.Equal(t, 1, scalar[int](t, db, `select count(*) from pgmq.meta`))
+}
+
+// Close waits for the calls that are under way, and they succeed.
+func TestPublisher_CloseWaits(t *testing.T) {
+	t.Parallel()
+	db := pgmqtest.New(t).Pool
+	bind(t, db, "orders")
+	publisher := newPublisher(t, db, watermillpgmq.PublisherConfig{})
+	unlock := lockQueue(t, db, "orders")
+	var calls []chan error
+	for range 4 { // two are on their way, two wait
+		ctx, result := announce(t.Context()), make(chan error, 1)
+		go func() { result <- publisher.Publish("orders", withContext(ctx, "1")) }()
+		await(t, ctx.awaited, "the call is queued")
+		calls = append(calls, result)
+	}
+	closed := make(chan int, 1)
+	go func() {
+		if err := publisher.Close(); err != nil {
+			t.Error(err)
+		}
+		closed <- written(t, db)
+	}()
+	eventually(t, func() error { // the call that is refused says that Close has begun
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := publisher.Publish("orders", withContext(ctx, "1")); !errors.Is(err, watermillpgmq.ErrPublisherClosed) {
+			return fmt.Errorf("it still publishes: %v", err) //nolint:errorlint // it is text for a failure
+		}
+		return nil
+	})
+	unlock()
+	for _, result := range calls {
+		require.NoError(t, <-result)
+	}
+	require.Equal(t, 4, <-closed, "messages that were written when Close returned")
 }
 
 // A context that has ended before a call, while it waits for its turn, and while its statement is running.

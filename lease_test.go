@@ -3,6 +3,7 @@ package watermillpgmq_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -113,6 +114,33 @@ func TestLease_LostBeforeDelivery(t *testing.T) {
 	require.NoError(t, subscriber.Close())
 	require.Equal(t, stolen, rowText(t, db, "orders"))
 	require.Equal(t, []row{{1, 2, true}, {2, 2, true}, {3, 2, true}, {4, 1, false}}, rowsOf(t, db, "orders"))
+}
+
+// The network falls silent for longer than the visibility timeout. Somebody else gets the message that is
+// being handled, and the handler is told that it has lost it, although nobody can be asked.
+func TestLease_LostWhileCutOff(t *testing.T) {
+	t.Parallel()
+	db := pgmqtest.New(t).Pool
+	cutOff, network := throughProxy(t, db)
+	cfg := watermillpgmq.SubscriberConfig{
+		VisibilityTimeout: time.Second, PollInterval: 20 * time.Millisecond, NackDelay: watermillpgmq.ConstantNackDelay(0),
+	}
+	messages := subscribe(t, newSubscriber(t, cutOff, cfg), "orders")
+	require.NoError(t, newPublisher(t, db, watermillpgmq.PublisherConfig{}).Publish("orders", newMessage("1")))
+	msg := receive(t, messages)
+	network.stall()
+	healed := sync.OnceFunc(network.heal)
+	defer healed()
+
+	other := subscribe(t, newSubscriber(t, db, cfg), "orders")
+	again := receive(t, other)
+	require.Equal(t, msg.UUID, again.UUID)
+	await(t, msg.Context().Done(), "the end of the message's context")
+	require.ErrorIs(t, context.Cause(msg.Context()), pgmq.ErrLeaseLost)
+	healed()
+	msg.Ack() // too late
+	require.True(t, again.Nack())
+	require.Equal(t, msg.UUID, receiveAll(t, other, 1)[0].UUID)
 }
 
 // steal takes the first message of a queue as another reader would, and returns its row.

@@ -173,12 +173,14 @@ func TestClose_IsIdempotentAndConcurrent(t *testing.T) {
 func TestStop(t *testing.T) {
 	t.Parallel()
 	db := pgmqtest.New(t).Pool
-	subscriber := newSubscriber(t, db, watermillpgmq.SubscriberConfig{VisibilityTimeout: never, CloseTimeout: patience})
+	subscriber := newSubscriber(t, db, watermillpgmq.SubscriberConfig{Concurrency: 3, VisibilityTimeout: never, CloseTimeout: patience})
 	messages := subscribe(t, subscriber, "orders")
 	require.NoError(t, newPublisher(t, db, watermillpgmq.PublisherConfig{}).Publish("orders", newMessages(3)...))
 	msg := receive(t, messages)
+	awaitRows(t, db, "orders", 3, 3)
 	require.NoError(t, subscriber.Stop())
 	require.NoError(t, subscriber.Stop())
+	awaitRows(t, db, "orders", 3, 1) // what nobody had received is given back
 
 	_, err := subscriber.Subscribe(t.Context(), "orders")
 	require.ErrorIs(t, err, watermillpgmq.ErrSubscriberClosed)
@@ -261,6 +263,67 @@ func TestListen_ComesBack(t *testing.T) {
 		require.NoError(t, publisher.Publish("orders", newMessage(`"later"`)))
 		require.Equal(t, `"later"`, string(receiveAll(t, messages, 1)[0].Payload))
 	}
+}
+
+// Without LISTEN there is no connection for it, and polling notices everything.
+func TestListen_Disabled(t *testing.T) {
+	t.Parallel()
+	db := pgmqtest.New(t).Pool
+	messages := subscribe(t, newSubscriber(t, db, watermillpgmq.SubscriberConfig{
+		DisableListen: true, PollInterval: 10 * time.Millisecond, VisibilityTimeout: never,
+	}), "orders")
+	publisher := newPublisher(t, db, watermillpgmq.PublisherConfig{})
+	for range 5 {
+		require.NoError(t, publisher.Publish("orders", newMessage("1")))
+		receiveAll(t, messages, 1)
+	}
+	require.Empty(t, listeners(t, db))
+}
+
+// Many processes that start at once agree on one queue.
+func TestSubscribe_AtOnce(t *testing.T) {
+	t.Parallel()
+	db := pgmqtest.New(t).Pool
+	const processes = 10
+	begin, channels := make(chan struct{}), make(chan (<-chan *message.Message), processes)
+	for range processes {
+		subscriber := newSubscriber(t, db, watermillpgmq.SubscriberConfig{ConsumerGroup: "billing"})
+		go func() {
+			<-begin
+			messages, err := subscriber.Subscribe(t.Context(), "orders")
+			if err != nil {
+				t.Error(err)
+			}
+			channels <- messages
+		}()
+	}
+	close(begin)
+	delivered := make(chan string)
+	for range processes {
+		messages := <-channels
+		go func() {
+			for msg := range messages {
+				msg.Ack()
+				delivered <- msg.UUID
+			}
+		}()
+	}
+	sent := map[string]bool{}
+	messages := newMessages(100)
+	for _, msg := range messages {
+		sent[msg.UUID] = true
+	}
+	require.NoError(t, newPublisher(t, db, watermillpgmq.PublisherConfig{}).Publish("orders", messages...))
+	for len(sent) > 0 {
+		select {
+		case uuid := <-delivered:
+			require.True(t, sent[uuid], "delivered twice")
+			delete(sent, uuid)
+		case <-time.After(patience):
+			require.FailNow(t, "messages are missing", "%d", len(sent))
+		}
+	}
+	require.Equal(t, 1, scalar[int](t, db, `select count(*) from pgmq.meta`))
 }
 
 // Delayed messages come in time, not before and not with the next poll only: on the default configuration,

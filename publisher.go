@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/components/delay"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/watermill-pgmq/watermill-pgmq/pgmq"
@@ -142,21 +143,11 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("publish to %q: %w", topic, context.Cause(ctx))
 	}
-	if p.cfg.Unroutable.action == keepUnroutable {
-		if err := p.fallback.once(func() error { return p.client.CreateQueue(ctx, p.cfg.Unroutable.queue) }); err != nil {
-			return err
-		}
-	}
-
 	var queues [][]string
 	if tx != nil {
-		// The transaction decides when the notification is sent, so it is always asked for.
-		for i := range shipments {
-			shipments[i].Notify = true
-		}
-		queues, err = pgmq.New(tx).SendMany(ctx, shipments)
+		queues, err = p.sendInTx(ctx, tx, shipments)
 	} else {
-		queues, err = p.flusher.send(ctx, shipments)
+		queues, err = p.send(ctx, shipments)
 	}
 	if err != nil {
 		return fmt.Errorf("publish to %q: %w", topic, err)
@@ -165,6 +156,44 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 		return &UnroutableError{Topic: topic, RoutingKey: to.RoutingKey}
 	}
 	return nil
+}
+
+// send sends in a transaction of its own, or of its own and other calls'.
+func (p *Publisher) send(ctx context.Context, shipments []pgmq.Shipment) ([][]string, error) {
+	if p.cfg.Unroutable.action == keepUnroutable {
+		if err := p.createFallback(ctx); err != nil {
+			return nil, err
+		}
+		for i := range shipments {
+			shipments[i].Fallback = p.cfg.Unroutable.queue
+		}
+	}
+	return p.flusher.send(ctx, shipments)
+}
+
+// sendInTx sends in the caller's transaction, which decides when the notification is sent, so that one is
+// always asked for. The queue for unroutable messages would be locked until the transaction ends if it
+// were created there: another connection does so, when it is needed.
+func (p *Publisher) sendInTx(ctx context.Context, tx pgx.Tx, shipments []pgmq.Shipment) ([][]string, error) {
+	client := pgmq.New(tx)
+	for i := range shipments {
+		shipments[i].Notify = true
+	}
+	queues, err := client.SendMany(ctx, shipments)
+	if err != nil || len(queues[0]) > 0 || p.cfg.Unroutable.action != keepUnroutable {
+		return queues, err
+	}
+	if err := p.createFallback(ctx); err != nil {
+		return nil, err
+	}
+	for i := range shipments {
+		shipments[i].Queue, shipments[i].RoutingKey = p.cfg.Unroutable.queue, ""
+	}
+	return client.SendMany(ctx, shipments)
+}
+
+func (p *Publisher) createFallback(ctx context.Context) error {
+	return p.fallback.once(func() error { return p.client.CreateQueue(ctx, p.cfg.Unroutable.queue) })
 }
 
 // Close waits for the Publish calls that are under way. Later ones return ErrPublisherClosed. The
@@ -208,7 +237,6 @@ func (p *Publisher) ship(topic string, to Destination, messages []*message.Messa
 			shipments = append(shipments, pgmq.Shipment{
 				Queue:      to.Queue,
 				RoutingKey: to.RoutingKey,
-				Fallback:   p.cfg.Unroutable.queue,
 				Visibility: visible,
 				Messages:   make([]pgmq.Outgoing, 0, len(messages)),
 			})

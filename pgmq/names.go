@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -55,7 +56,8 @@ func (e *NameError) Unwrap() error {
 
 // ValidateQueueName says whether a queue can have this name: 1 to 47 bytes of UTF-8 without NUL, "$", ";", "'"
 // and "--". The server counts characters; bytes keep names apart whose table names Postgres would cut off
-// to the same 63 bytes. Upper case is allowed, yet not distinct: the queues "A" and "a" share their tables.
+// to the same 63 bytes. Upper case is allowed, yet not distinct: the queues "A" and "a" share their tables; and
+// beyond A-Z it is refused, because what table it means depends on the server's locale.
 func ValidateQueueName(name string) error {
 	if rule := queueNameRule(name); rule != "" {
 		return &NameError{Kind: kindQueueName, Name: name, Rule: rule}
@@ -119,10 +121,10 @@ func queueNameRule(name string) string {
 		return "is empty"
 	case len(name) > MaxQueueName:
 		return fmt.Sprintf("is %d bytes long; at most %d are allowed", len(name), MaxQueueName)
-	case len(strings.ToLower(name)) > MaxQueueName: // as tables are named, and some letters grow
-		return fmt.Sprintf("is more than %d bytes long in lower case", MaxQueueName)
 	case !utf8.ValidString(name):
 		return "is not valid UTF-8"
+	case strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII && unicode.ToLower(r) != r }):
+		return "has upper case other than A-Z, which becomes lower case on some servers only"
 	case strings.ContainsAny(name, "$;'\x00"):
 		return "contains one of $ ; ' NUL"
 	case strings.Contains(name, "--"):

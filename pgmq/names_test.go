@@ -32,7 +32,7 @@ func TestValidateQueueName(t *testing.T) {
 		strings.Repeat("n", 48):   "is 48 bytes long; at most 47 are allowed",
 		strings.Repeat("ü", 24):   "is 48 bytes long; at most 47 are allowed",
 		strings.Repeat("n", 5000): "is 5000 bytes long; at most 47 are allowed",
-		strings.Repeat("Ⱥ", 20):   "is more than 47 bytes long in lower case",
+		strings.Repeat("Ⱥ", 20):   "has upper case other than A-Z, which becomes lower case on some servers only",
 		"a$b":                     "contains one of $ ; ' NUL",
 		"a;b":                     "contains one of $ ; ' NUL",
 		"a'b":                     "contains one of $ ; ' NUL",
@@ -183,7 +183,9 @@ func TestNamesAgreeWithServer(t *testing.T) {
 	}
 	topics := rapid.OneOf(
 		rapid.StringMatching(`[aZ0._*#-]{0,8}`), rapid.StringMatching(`(a[.*#]?){120,140}`), rapid.StringOfN(rapid.Rune(), 0, 4, -1))
-	queues := rapid.OneOf(rapid.StringMatching(`[aZ0._:;$'" -]{0,6}`), rapid.StringMatching(`[aéß]{12,50}`), rapid.String())
+	queues := rapid.OneOf(rapid.StringMatching(`[aZ0._:;$'" -]{0,6}`), rapid.StringMatching(`[aéß]{12,50}`),
+		// We refuse names that servers treat differently.
+		rapid.Map(rapid.String(), strings.ToLower).Filter(func(s string) bool { return strings.ToLower(s) == s }))
 	rapid.Check(t, func(t *rapid.T) {
 		requireServerTakes(t, conn, "validate_routing_key", pgmq.ValidateRoutingKey, topics)
 		requireServerTakes(t, conn, "validate_topic_pattern", pgmq.ValidateTopicPattern, topics)

@@ -2,6 +2,7 @@ package pgmq
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -114,6 +115,9 @@ func (r *Reader) nack(ctx context.Context, leases []*Lease) ([]int64, error) {
 	if err != nil {
 		return nil, err
 	}
+	if slices.ContainsFunc(leases, func(l *Lease) bool { return l.delay == 0 }) {
+		r.announce(ctx)
+	}
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,13 +130,18 @@ func (r *Reader) nack(ctx context.Context, leases []*Lease) ([]int64, error) {
 
 func (r *Reader) release(ctx context.Context, leases []*Lease) ([]int64, error) {
 	ids, err := r.leasing.release(ctx, leases)
-	if err == nil && len(ids) > 0 {
-		// Others may be waiting for exactly these. Where they are not told, they poll.
-		if err := r.leasing.client.Notify(ctx, r.leasing.queue); err != nil {
-			r.log.Debug("cannot notify of messages given back", "error", err)
-		}
+	if len(ids) > 0 {
+		r.announce(ctx)
 	}
 	return ids, err
+}
+
+// announce tells others of messages that are visible again: they may be waiting for exactly these. Where
+// they are not told, they poll.
+func (r *Reader) announce(ctx context.Context) {
+	if err := r.leasing.client.Notify(ctx, r.leasing.queue); err != nil {
+		r.log.Debug("cannot notify of messages given back", "error", err)
+	}
 }
 
 func (r *Reader) insist(leases []*Lease, kind settlementKind, statement func(context.Context, []*Lease) ([]int64, error)) bool {

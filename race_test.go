@@ -1,0 +1,5 @@
+//go:build race
+
+package watermillpgmq_test
+
+const raceEnabled = true

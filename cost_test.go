@@ -1,16 +1,12 @@
 package watermillpgmq_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -18,41 +14,22 @@ import (
 	"github.com/watermill-pgmq/watermill-pgmq/pgmqtest"
 )
 
-// statements counts what is sent over the connections that it traces.
-type statements struct{ all, listens atomic.Int64 }
-
-func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	s.all.Add(1)
-	if strings.HasPrefix(strings.ToLower(data.SQL), "listen ") {
-		s.listens.Add(1)
-	}
-	return ctx
-}
-
-func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
 // A hundred idle subscriptions of one Subscriber cost five statements a second at most, and one connection
 // that listens.
 func TestCost_IdleSubscriptions(t *testing.T) {
 	t.Parallel()
 	db := pgmqtest.New(t).Pool
-	sent := new(statements)
-	pool := poolLike(t, db, func(cfg *pgxpool.Config) { cfg.ConnConfig.Tracer = sent })
+	pool, sent := traced(t, db)
 	subscriber := newSubscriber(t, pool, watermillpgmq.SubscriberConfig{})
 	const subscriptions = 100
 	channels := make([]<-chan *message.Message, subscriptions)
 	for i := range channels {
 		channels[i] = subscribe(t, subscriber, fmt.Sprintf("topic.%d", i))
 	}
-	eventually(t, func() error {
-		if n := sent.listens.Load(); n < subscriptions {
-			return fmt.Errorf("%d channels are listened to", n)
-		}
-		return nil
-	})
+	sent.awaitListens(t, subscriptions)
 	awaitListeners(t, db, 1)
 	const window = 3 * time.Second
-	awaitQuiet(t, sent)
+	sent.awaitQuiet(t)
 
 	before := sent.all.Load()
 	<-time.After(window)
@@ -64,25 +41,6 @@ func TestCost_IdleSubscriptions(t *testing.T) {
 	publisher := newPublisher(t, db, watermillpgmq.PublisherConfig{})
 	require.NoError(t, publisher.Publish("topic.42", newMessage("1")))
 	receiveAll(t, channels[42], 1)
-}
-
-// awaitQuiet waits until a quarter of a second has passed with at most one statement.
-func awaitQuiet(t *testing.T, sent *statements) {
-	t.Helper()
-	before, tick := sent.all.Load(), time.NewTicker(250*time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.After(patience); ; {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			require.FailNow(t, "the subscriptions never become idle")
-		}
-		now := sent.all.Load()
-		if now-before <= 1 {
-			return
-		}
-		before = now
-	}
 }
 
 // However large the backlog and however quick the handler, a Subscriber never holds more than its Buffer.

@@ -30,17 +30,12 @@ func TestClose_GivesBackWhatWasNotAcked(t *testing.T) {
 	}
 	first := newSubscriber(t, db, slow)
 	messages := subscribe(t, first, "orders")
-	publisher := newPublisher(t, db, watermillpgmq.PublisherConfig{})
-	require.NoError(t, publisher.Publish("orders", newMessages(10)...))
+	require.NoError(t, newPublisher(t, db, watermillpgmq.PublisherConfig{}).Publish("orders", newMessages(10)...))
 	require.True(t, receive(t, messages).Ack())
 	unanswered := receive(t, messages)
 	awaitRows(t, db, queue, 9, 9)
 
-	again := subscribe(t, newSubscriber(t, db, slow), "orders")
-	awaitListeners(t, db, 2)
-	require.NoError(t, publisher.Publish("orders", newMessage(`"after which it is idle"`)))
-	receiveAll(t, again, 1)
-	awaitRows(t, db, queue, 9, 9)
+	again := subscribeIdly(t, db, slow, "orders")
 	require.NoError(t, first.Close())
 
 	for range 9 {
@@ -64,14 +59,9 @@ func TestClose_WakesOthersForTheUnanswered(t *testing.T) {
 	cfg := watermillpgmq.SubscriberConfig{VisibilityTimeout: never, PollInterval: never, CloseTimeout: -1}
 	first := newSubscriber(t, db, cfg)
 	messages := subscribe(t, first, "orders")
-	publisher := newPublisher(t, db, watermillpgmq.PublisherConfig{})
-	require.NoError(t, publisher.Publish("orders", newMessage("1")))
+	require.NoError(t, newPublisher(t, db, watermillpgmq.PublisherConfig{}).Publish("orders", newMessage("1")))
 	unanswered := receive(t, messages)
-	again := subscribe(t, newSubscriber(t, db, cfg), "orders")
-	awaitListeners(t, db, 2)
-	require.NoError(t, publisher.Publish("orders", newMessage("2")))
-	require.Equal(t, "2", string(receiveAll(t, again, 1)[0].Payload))
-	awaitRows(t, db, watermillpgmq.QueueName("orders", ""), 1, 1)
+	again := subscribeIdly(t, db, cfg, "orders")
 
 	require.NoError(t, first.Close())
 	msg := receive(t, again)

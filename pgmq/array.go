@@ -3,7 +3,6 @@ package pgmq
 import (
 	"strconv"
 	"strings"
-	"time"
 )
 
 // stdArg is an argument as every driver of database/sql takes it: arrays become Postgres's own text form
@@ -21,8 +20,6 @@ func stdArg(arg any) any {
 			}
 			return *v[i], true
 		})
-	case []time.Time:
-		return arrayText(len(v), func(i int) (string, bool) { return v[i].UTC().Format(time.RFC3339Nano), true })
 	}
 	return arg
 }

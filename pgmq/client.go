@@ -126,6 +126,9 @@ func queryAll(ctx context.Context, c *Client, op operation, statements []stateme
 	if c.db == nil {
 		return 0, ErrNilDB
 	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
 	start := c.clock(ctx)
 	at, err = c.db.all(ctx, statements, read)
 	if !start.IsZero() {
@@ -140,6 +143,9 @@ func run[T any](
 ) ([]T, error) {
 	if c.db == nil {
 		return nil, ErrNilDB
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err // drivers would throw the connection away
 	}
 	r, err := how(c.db, ctx, sql, args)
 	if err != nil {

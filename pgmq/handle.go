@@ -55,6 +55,9 @@ const rollbackTimeout = 5 * time.Second
 // inTx calls f with a handle that is a transaction, or a savepoint in one, and commits if f returns
 // nil. It returns f's error, joined by that of rolling back to a savepoint.
 func inTx(ctx context.Context, h handle, f func(handle) error) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err // to begin or commit with such a context would close the connection
+	}
 	tx, err := begin(ctx, h)
 	if err != nil {
 		return err
@@ -76,7 +79,7 @@ func inTx(ctx context.Context, h handle, f func(handle) error) (err error) {
 		return err
 	}
 	if err = ctx.Err(); err != nil {
-		return err // to commit with such a context would close the connection
+		return err
 	}
 	err = tx.commit(ctx)
 	committed = err == nil

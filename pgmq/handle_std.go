@@ -33,12 +33,21 @@ type stdBeginner interface {
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
 }
 
+// begin: database/sql rolls a transaction back by itself when the context ends that it was begun with,
+// and with many drivers throws the connection away, which may be the caller's own. So ctx counts until
+// the transaction has begun, and then for each statement, as it does with pgx.
 func (h stdHandle) begin(ctx context.Context) (transaction, error) {
-	tx, err := h.db.(stdBeginner).BeginTx(ctx, nil) // where it is none, isTx
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	unbind := context.AfterFunc(ctx, end)
+	tx, err := h.db.(stdBeginner).BeginTx(life, nil) // where it is none, isTx
 	if err != nil {
+		end()
 		return nil, err
 	}
-	return stdTx{stdHandle{tx}, tx}, nil
+	if !unbind() {
+		return nil, ctx.Err() // and tx has ended with life
+	}
+	return stdTx{stdHandle{tx}, tx, end}, nil
 }
 
 // isTx: what cannot begin a transaction is one, also when others have wrapped it.
@@ -52,14 +61,18 @@ func (h stdHandle) raw() any { return h.db }
 // stdTx is a transaction that was begun here.
 type stdTx struct {
 	stdHandle
-	tx *sql.Tx
+	tx  *sql.Tx
+	end context.CancelFunc
 }
 
-// commit runs to its end whatever becomes of ctx: the transaction ends with it by itself.
-func (t stdTx) commit(context.Context) error { return t.tx.Commit() }
+func (t stdTx) commit(context.Context) error {
+	defer t.end()
+	return t.tx.Commit()
+}
 
 // rollback: where it fails the connection is lost, and the server rolls back.
 func (t stdTx) rollback(context.Context) error {
+	defer t.end()
 	_ = t.tx.Rollback()
 	return nil
 }

@@ -27,7 +27,7 @@ func TestCost_IdleSubscriptions(t *testing.T) {
 		channels[i] = subscribe(t, subscriber, fmt.Sprintf("topic.%d", i))
 	}
 	sent.awaitListens(t, subscriptions)
-	awaitListeners(t, db, 1)
+	awaitListener(t, db)
 	const window = 3 * time.Second
 	sent.awaitQuiet(t)
 

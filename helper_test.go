@@ -202,11 +202,11 @@ func listeners(t testing.TB, db *pgxpool.Pool) []int {
 	return pids
 }
 
-// awaitListeners waits until n subscribers hear notifications.
-func awaitListeners(t testing.TB, db *pgxpool.Pool, n int) {
+// awaitListener waits until one subscriber hears notifications.
+func awaitListener(t testing.TB, db *pgxpool.Pool) {
 	t.Helper()
 	eventually(t, func() error {
-		if pids := listeners(t, db); len(pids) != n {
+		if pids := listeners(t, db); len(pids) != 1 {
 			return fmt.Errorf("%d backends listen", len(pids))
 		}
 		return nil

@@ -279,26 +279,27 @@ func TestPublisher_CloseWaits(t *testing.T) {
 		await(t, ctx.awaited, "the call is queued")
 		calls = append(calls, result)
 	}
-	closed := make(chan int, 1)
-	go func() {
-		if err := publisher.Close(); err != nil {
-			t.Error(err)
-		}
-		closed <- written(t, db)
-	}()
+	closed := make(chan error, 1)
+	go func() { closed <- publisher.Close() }()
 	eventually(t, func() error { // the call that is refused says that Close has begun
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if err := publisher.Publish("orders", withContext(ctx, "1")); !errors.Is(err, watermillpgmq.ErrPublisherClosed) {
-			return fmt.Errorf("it still publishes: %v", err) //nolint:errorlint // it is text for a failure
+			return fmt.Errorf("it still publishes: %w", err)
 		}
 		return nil
 	})
+	select {
+	case err := <-closed:
+		require.Fail(t, "Close does not wait", "%v", err)
+	default:
+	}
 	unlock()
+	require.NoError(t, <-closed)
+	require.Equal(t, 4, written(t, db), "messages that were written when Close returned")
 	for _, result := range calls {
 		require.NoError(t, <-result)
 	}
-	require.Equal(t, 4, <-closed, "messages that were written when Close returned")
 }
 
 // A context that has ended before a call, while it waits for its turn, and while its statement is running.

@@ -148,7 +148,7 @@ func TestInterop_UpperCaseQueue(t *testing.T) {
 	messages := subscribe(t, newSubscriber(t, db, watermillpgmq.SubscriberConfig{
 		Topology: topology, PollInterval: never, VisibilityTimeout: never,
 	}), "Jobs")
-	awaitListeners(t, db, 1)
+	awaitListener(t, db)
 	publisher := newPublisher(t, db, watermillpgmq.PublisherConfig{Topology: topology})
 	for range 3 {
 		require.NoError(t, publisher.Publish("Jobs", newMessage("1")))
@@ -161,7 +161,7 @@ func TestInterop_NotifyTrigger(t *testing.T) {
 	t.Parallel()
 	db := pgmqtest.New(t).Pool
 	messages := subscribe(t, newSubscriber(t, db, watermillpgmq.SubscriberConfig{PollInterval: never, VisibilityTimeout: never}), "orders")
-	awaitListeners(t, db, 1)
+	awaitListener(t, db)
 	execute(t, db, `select pgmq.enable_notify_insert('orders', 0)`)
 	for range 3 {
 		execute(t, db, `select pgmq.send_topic('orders', '1')`)

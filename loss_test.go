@@ -76,7 +76,8 @@ func (s *storm) consume(ctx context.Context, t *testing.T, group string, book *l
 		if err == nil {
 			n := 0
 			for msg := range messages {
-				if n++; n == s.reopen {
+				n++
+				if n == s.reopen {
 					break // this one is not acked
 				}
 				book.handled(group, msg.UUID)
@@ -133,7 +134,8 @@ func (l *ledger) publish(ctx context.Context, publisher message.Publisher) {
 func (l *ledger) handled(group, uuid string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.seen[group][uuid]++; l.seen[group][uuid] > 1 {
+	l.seen[group][uuid]++
+	if l.seen[group][uuid] > 1 {
 		l.duplicate++
 		return
 	}

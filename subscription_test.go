@@ -249,7 +249,7 @@ func TestListen_ComesBack(t *testing.T) {
 	messages := subscribe(t, newSubscriber(t, db, watermillpgmq.SubscriberConfig{PollInterval: never, VisibilityTimeout: never}), "orders")
 	publisher := newPublisher(t, db, watermillpgmq.PublisherConfig{})
 	for range 2 {
-		awaitListeners(t, db, 1)
+		awaitListener(t, db)
 		old := listeners(t, db)[0]
 		execute(t, db, `select pg_terminate_backend($1::int)`, old)
 		require.NoError(t, publisher.Publish("orders", newMessage(`"meanwhile"`)))
@@ -333,10 +333,12 @@ func TestDelay_IsPunctual(t *testing.T) {
 	db := pgmqtest.New(t).Pool
 	messages := subscribe(t, newSubscriber(t, db, watermillpgmq.SubscriberConfig{}), "orders")
 	publisher := newPublisher(t, db, watermillpgmq.PublisherConfig{})
-	delays := []time.Duration{300, 1100, 1250, 1400, 1550, 1700, 1900, 2300}
+	var delays []time.Duration
+	for _, milliseconds := range []int{300, 1100, 1250, 1400, 1550, 1700, 1900, 2300} {
+		delays = append(delays, time.Duration(milliseconds)*time.Millisecond)
+	}
 	published := time.Now()
 	for i := range delays {
-		delays[i] *= time.Millisecond
 		msg := newMessage(fmt.Sprint(i))
 		delay.Message(msg, delay.For(delays[i]))
 		require.NoError(t, publisher.Publish("orders", msg))

@@ -41,7 +41,7 @@ func TestWithTx_Commit(t *testing.T) {
 			messages := subscribe(t, newSubscriber(t, db, watermillpgmq.SubscriberConfig{
 				Topology: topology, PollInterval: never, VisibilityTimeout: never,
 			}), "orders")
-			awaitListeners(t, db, 1)
+			awaitListener(t, db)
 			publisher := newPublisher(t, db, watermillpgmq.PublisherConfig{Topology: topology})
 			others := newPublisher(t, db, watermillpgmq.PublisherConfig{Topology: topology})
 

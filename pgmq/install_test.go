@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -38,6 +37,7 @@ func install(t testing.TB, c *pgmq.Client) {
 func TestInstallByManyAtOnce(t *testing.T) {
 	t.Parallel()
 	d := pgmqtest.NewEmpty(t)
+	run(t, d, `alter database `+databaseOf(t, d)+` set default_transaction_isolation = 'serializable'`)
 	var wait sync.WaitGroup
 	for range 20 {
 		wait.Go(func() {
@@ -65,18 +65,6 @@ func TestInstallByManyAtOnce(t *testing.T) {
 
 func TestInstallOnEveryHandle(t *testing.T) {
 	t.Parallel()
-	// The strictest level by default, and a search_path that would lead names astray.
-	awkward := func(dsn string) string {
-		u, err := url.Parse(dsn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		query := u.Query()
-		query.Set("default_transaction_isolation", "serializable")
-		query.Set("search_path", "evil,pg_catalog")
-		u.RawQuery = query.Encode()
-		return u.String()
-	}
 	onPool := func(mode pgx.QueryExecMode) func(*testing.T, string) {
 		return func(t *testing.T, dsn string) {
 			config, err := pgxpool.ParseConfig(dsn)
@@ -111,7 +99,7 @@ func TestInstallOnEveryHandle(t *testing.T) {
 			}
 			install(t, pgmq.New(tx))
 			var path string
-			if err := tx.QueryRow(t.Context(), `show search_path`).Scan(&path); err != nil || path != "evil,pg_catalog" {
+			if err := tx.QueryRow(t.Context(), `show search_path`).Scan(&path); err != nil || path != "evil, pg_catalog" {
 				t.Errorf("search_path after Install: %s, %v", path, err)
 			}
 			if _, err := pgmq.New(tx).Send(t.Context(), "q", pgmq.Outgoing{}); !errors.Is(err, pgmq.ErrQueueNotFound) {
@@ -153,10 +141,16 @@ func TestInstallOnEveryHandle(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := pgmqtest.NewEmpty(t)
+			// The strictest level by default, and a search_path that would lead names astray.
+			database := databaseOf(t, d)
+			run(t, d, `alter database `+database+` set default_transaction_isolation = 'serializable'`)
+			run(t, d, `alter database `+database+` set search_path = evil, pg_catalog`)
 			run(t, d, `create schema evil`)
 			run(t, d, `create function evil.format(text, text) returns text language sql return 'hijacked'`)
 			run(t, d, `create function evil.lower(text) returns text language sql return 'hijacked'`)
-			f(t, awkward(d.DSN))
+			f(t, d.DSN)
+			run(t, d, `alter database `+database+` reset all`)
+			d.Pool.Reset()
 			if err := pgmq.New(d.Pool).CreateQueue(t.Context(), "Works"); err != nil {
 				t.Error(err)
 			}
@@ -331,7 +325,7 @@ func TestInstallNamesTheMissingRight(t *testing.T) {
 			t.Parallel()
 			d := pgmqtest.NewEmpty(t)
 			role := newRole(t, d)
-			database := values[string](t, d, `select current_database()::text`)[0]
+			database := databaseOf(t, d)
 			names := strings.NewReplacer("ROLE", role, "DATABASE", database)
 			for statement := range strings.SplitSeq(names.Replace(test.prepare), ";") {
 				if statement == ours {
@@ -441,6 +435,11 @@ func values[T any](t testing.TB, d *pgmqtest.Database, sql string) []T {
 	return all
 }
 
+func databaseOf(t testing.TB, d *pgmqtest.Database) string {
+	t.Helper()
+	return values[string](t, d, `select current_database()::text`)[0]
+}
+
 func run(t testing.TB, d *pgmqtest.Database, sql string) {
 	t.Helper()
 	if _, err := d.Pool.Exec(t.Context(), sql); err != nil {
@@ -451,7 +450,7 @@ func run(t testing.TB, d *pgmqtest.Database, sql string) {
 // newRole makes a role of the test's own; roles belong to the whole server.
 func newRole(t testing.TB, d *pgmqtest.Database) string {
 	t.Helper()
-	name := "role_of_" + values[string](t, d, `select current_database()::text`)[0]
+	name := "role_of_" + databaseOf(t, d)
 	run(t, d, `create role `+name)
 	t.Cleanup(func() {
 		for _, statement := range []string{`drop owned by ` + name + ` cascade`, `drop role ` + name} {

@@ -1,6 +1,7 @@
 package schema_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -24,11 +25,11 @@ func TestMetrics(t *testing.T) {
 		exec(t, d.Pool, `select pgmq.send_batch($1::text, (select array_agg(to_jsonb(n)) from generate_series(1, 15) as n))`, queue)
 		exec(t, d.Pool, `select pgmq.read($1::text, 60, 4), pgmq.delete($1::text, 1)`, queue)
 	}
-	for queue, want := range map[string]string{"Q": "Q 14 15 11 0", "p": "p 14 15 11 5"} {
+	for queue, want := range map[string]string{"Q": "Q 14 15 11", "p": "p 14 15 11 5"} {
 		if got := one[string](t, d.Pool, lengths+`metrics($1::text) as m`, queue); got != want {
 			t.Errorf("metrics: %s, want %s", got, want)
 		}
-		want = want[:len(want)-2] // an estimate says nothing about the default partition
+		want = strings.TrimSuffix(want, " 5") // an estimate says nothing about the default partition
 		if got := one[string](t, d.Pool, lengths+`_metrics_estimate($1::text) as m`, queue); got != want {
 			t.Errorf("estimate: %s, want %s", got, want)
 		}

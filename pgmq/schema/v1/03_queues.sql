@@ -22,7 +22,7 @@ begin
         execute format(
             $sql$
             create %1$s table pgmq.%2$I (
-                msg_id bigint generated always as identity,
+                msg_id bigint generated %5$s as identity,
                 read_ct integer not null default 0,
                 enqueued_at timestamp with time zone not null default now(),
                 last_read_at timestamp with time zone,
@@ -35,7 +35,9 @@ begin
             case when is_unlogged then 'unlogged' end,
             queue_table,
             pgmq._primary_key(queue_key),
-            'partition by range (' || quote_ident(queue_key) || ')'
+            'partition by range (' || quote_ident(queue_key) || ')',
+            -- pg_partman moves rows between partitions, and their ids with them.
+            case when queue_key is null then 'always' else 'by default' end
         );
         execute format('create index %I on pgmq.%I (vt)', queue_table || '_vt_idx', queue_table);
         execute format(

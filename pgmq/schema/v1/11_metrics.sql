@@ -1,12 +1,15 @@
 -- Metrics: what waits in a queue.
 
--- Exact, and so as slow as the queue is long.
+-- Exact, and so as slow as the queue is long. Only a partitioned queue has default partitions, one of its
+-- own and one of its archive; a message in them says that pg_partman's maintenance does not keep up. Of the
+-- archive's the server's statistics have to do.
 create function pgmq.metrics(queue_name text) returns pgmq.metrics_result
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     queue_table constant text := format('pgmq.%I', pgmq.format_table_name(queue_name, 'q'));
+    default_partition constant oid := pgmq._default_partition(pgmq.format_table_name(queue_name, 'q'));
     result pgmq.metrics_result;
 begin
     result.queue_name := queue_name;
@@ -30,7 +33,13 @@ begin
         result.oldest_msg_age_sec,
         result.queue_visible_length,
         result.default_partition_length
-    using result.scrape_time, pgmq._default_partition(queue_table);
+    using result.scrape_time, default_partition;
+    if default_partition is null then
+        result.default_partition_length := null;
+    else
+        result.default_partition_length := result.default_partition_length
+            + coalesce(pg_stat_get_live_tuples(pgmq._default_partition(pgmq.format_table_name(queue_name, 'a'))), 0);
+    end if;
     return result;
 end;
 $$;

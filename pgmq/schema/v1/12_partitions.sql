@@ -14,12 +14,13 @@ begin atomic
     );
 end;
 
-create function pgmq._default_partition(queue_table text) returns oid
+-- The partition for what has none of its own. Null for a table that is not partitioned.
+create function pgmq._default_partition(table_name text) returns oid
 language sql stable
 begin atomic
     select t.partdefid
     from pg_partitioned_table as t
-    where t.partrelid = to_regclass(queue_table);
+    where t.partrelid = to_regclass(format('pgmq.%I', table_name));
 end;
 
 -- The schema of pg_partman.

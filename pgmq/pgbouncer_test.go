@@ -1,0 +1,196 @@
+package pgmq_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/watermill-pgmq/watermill-pgmq/pgmq"
+	"github.com/watermill-pgmq/watermill-pgmq/pgmqtest"
+)
+
+// Behind a PgBouncer in transaction mode everything is as it is without, in the modes that the documentation of
+// Client names: each transaction, and each statement outside of one, may meet another server connection.
+func TestHandlesBehindPgBouncer(t *testing.T) {
+	t.Parallel()
+	db := pgmqtest.New(t)
+	dsn := startPgBouncer(t, db)
+	for _, mode := range []string{"cache_describe", "exec", "simple_protocol"} {
+		dsn := withParameter(dsn, "default_query_exec_mode", mode)
+		testBehaviour(t, db, "pgx", dsn, mode, pgxHandles)
+		testBehaviour(t, db, "pgx/stdlib", dsn, mode, stdHandles("pgx"))
+	}
+	// The other way to send parameters takes lib/pq two round trips.
+	testBehaviour(t, db, "lib/pq", withParameter(dsn, "binary_parameters", "yes"), "binary", stdHandles("postgres"))
+}
+
+func TestReaderBehindPgBouncer(t *testing.T) {
+	t.Parallel()
+	const n = 300
+	db := pgmqtest.New(t)
+	dsn := startPgBouncer(t, db)
+	for _, mode := range []string{"cache_describe", "exec", "simple_protocol"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			f := fixture{Client: pgmq.New(newPool(t, withParameter(dsn, "default_query_exec_mode", mode))), queue: newQueueName()}
+			f.create(t)
+			_, err := f.SendBatch(t.Context(), f.queue, make([]pgmq.Outgoing, n))
+			require.NoError(t, err)
+
+			watcher, err := f.NewWatcher(pgmq.WatcherConfig{DisableListen: true, PollInterval: 10 * time.Millisecond})
+			require.NoError(t, err)
+			defer watcher.Close()
+			reader, err := f.NewReader(t.Context(), f.queue, pgmq.ReaderConfig{Watcher: watcher})
+			require.NoError(t, err)
+			for i := range n {
+				lease, err := reader.Next(t.Context())
+				require.NoError(t, err)
+				require.EqualValues(t, i+1, lease.ID)
+				lease.Ack()
+			}
+			require.NoError(t, reader.Close(t.Context()))
+			left, err := f.Purge(t.Context(), f.queue)
+			require.NoError(t, err)
+			require.Zero(t, left)
+		})
+	}
+}
+
+// pgBouncerConfig: a client meets the server connections in turn.
+const pgBouncerConfig = `
+[databases]
+* = host=%s port=%d
+
+[pgbouncer]
+pool_mode = transaction
+server_round_robin = 1
+min_pool_size = 3
+default_pool_size = 20
+max_client_conn = 1000
+auth_type = trust
+auth_file = %[3]s/users
+ignore_startup_parameters = extra_float_digits
+listen_addr =
+listen_port = 6432
+unix_socket_dir = %[3]s
+`
+
+// startPgBouncer puts a PgBouncer in front of a database's server, and returns the connection string of the
+// database behind it. It ends with the test, or with the process that runs it.
+func startPgBouncer(t *testing.T, db *pgmqtest.Database) string {
+	t.Helper()
+	program, err := findPgBouncer()
+	require.NoError(t, err)
+
+	// A socket's path has to be short, which that of t.TempDir is not.
+	dir, err := os.MkdirTemp("", "pgbouncer")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	server := db.Pool.Config().ConnConfig
+	for name, content := range map[string]string{
+		"config": fmt.Sprintf(pgBouncerConfig, server.Host, server.Port, dir),
+		"users":  fmt.Sprintf("%q %q\n", server.User, server.Password),
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
+	}
+	arguments := []string{filepath.Join(dir, "config")}
+	if os.Geteuid() == 0 { // as whom it refuses to run
+		const account = "postgres"
+		arguments = append([]string{"-u", account}, arguments...)
+		output, err := exec.CommandContext(t.Context(), "chown", "-R", account, dir).CombinedOutput()
+		require.NoError(t, err, string(output))
+	}
+	runPgBouncer(t, program, arguments)
+
+	dsn := url.URL{
+		Scheme: "postgres", User: url.UserPassword(server.User, server.Password), Path: "/" + server.Database,
+		RawQuery: url.Values{"host": {dir}, "port": {"6432"}, "sslmode": {"disable"}}.Encode(),
+	}
+	return dsn.String()
+}
+
+func findPgBouncer() (string, error) {
+	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer", "/opt/homebrew/bin/pgbouncer"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("this test needs PgBouncer: apt-get install pgbouncer, or brew install pgbouncer")
+}
+
+// runPgBouncer returns when it accepts connections.
+func runPgBouncer(t *testing.T, program string, arguments []string) {
+	t.Helper()
+	// Beside it a process waits for the end of this one, whatever that is.
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "sh", append([]string{
+		"-c", `exec 3<&0; { cat <&3; kill $$; } >/dev/null 2>&1 & exec "$@" 3<&-`, "sh", program,
+	}, arguments...)...)
+	life, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	log, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+
+	up, read := make(chan struct{}), make(chan struct{})
+	var lines []string // until it is up
+	go func() {
+		defer close(read)
+		scanner := bufio.NewScanner(log)
+		for isUp := false; scanner.Scan(); {
+			if isUp {
+				continue
+			}
+			lines = append(lines, scanner.Text())
+			if isUp = strings.Contains(scanner.Text(), "process up"); isUp {
+				close(up)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		life.Close()
+		<-read
+		_ = cmd.Wait() // ended by a signal
+	})
+	select {
+	case <-up:
+	case <-read:
+		t.Fatalf("PgBouncer has not started: %s", strings.Join(lines, "\n"))
+	}
+}
+
+// Without this the tests above would prove nothing.
+func TestPgBouncerMixesConnections(t *testing.T) {
+	t.Parallel()
+	pool, err := pgxpool.New(t.Context(), withParameter(startPgBouncer(t, pgmqtest.New(t)), "default_query_exec_mode", "exec"))
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	// Two at a time need two connections of the server.
+	one, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	other, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, one.Rollback(t.Context()))
+	require.NoError(t, other.Rollback(t.Context()))
+
+	conn, err := pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	met := map[int]bool{}
+	for range 10 {
+		var pid int
+		require.NoError(t, conn.QueryRow(t.Context(), `select pg_backend_pid()`).Scan(&pid))
+		met[pid] = true
+	}
+	require.Greater(t, len(met), 1)
+}

@@ -33,10 +33,7 @@ type Outgoing struct {
 	Headers json.RawMessage
 }
 
-// GroupHeader is the header whose value names the FIFO group of a message (pgmq.read_grouped).
-const GroupHeader = "x-pgmq-group"
-
-// scanMessage reads a row whose columns are those of pgmq.message_record.
+// scanMessage reads a row whose columns are those of pgmq.message_record since PGMQ 1.10, in its order.
 func scanMessage(r row) (Message, error) {
 	var (
 		m        Message
@@ -47,6 +44,64 @@ func scanMessage(r row) (Message, error) {
 		m.LastReadAt = *lastRead
 	}
 	return m, err
+}
+
+// messages returns a scan of pgmq.message_record in whatever version.
+func messages() func(row) (Message, error) {
+	var (
+		m        Message
+		lastRead *time.Time
+	)
+	scan := byName(func(column string) any {
+		switch column {
+		case "msg_id":
+			return &m.ID
+		case "read_ct":
+			return &m.ReadCount
+		case "enqueued_at":
+			return &m.EnqueuedAt
+		case "last_read_at":
+			return &lastRead
+		case "vt":
+			return &m.VisibleAt
+		case "message":
+			return (*[]byte)(&m.Body)
+		case "headers":
+			return (*[]byte)(&m.Headers)
+		}
+		return nil
+	})
+	return func(r row) (Message, error) {
+		m, lastRead = Message{}, nil
+		err := scan(r)
+		if lastRead != nil {
+			m.LastReadAt = *lastRead
+		}
+		return m, err
+	}
+}
+
+// byName returns a scan for rows of a type to which versions of PGMQ have added columns. It finds them by
+// their names: target says where a column goes to. One that it does not know is left out, and where a
+// column is missing nothing is written.
+func byName(target func(column string) any) func(row) error {
+	var targets []any
+	return func(r row) error {
+		if targets == nil {
+			columns, err := r.Columns()
+			if err != nil {
+				return err
+			}
+			for _, column := range columns {
+				to := target(column)
+				if to == nil {
+					to = new(any)
+				}
+				targets = append(targets, to)
+			}
+		}
+		return r.Scan(targets...)
+	}
 }
 
 // sortByID puts messages in the order of sending; PGMQ's reads pick the oldest ones, but return them

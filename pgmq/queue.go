@@ -2,6 +2,7 @@ package pgmq
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -19,26 +20,49 @@ type Queue struct {
 // CreateOption changes what kind of queue CreateQueue makes.
 type CreateOption interface{ applyCreate(*createOptions) }
 
-type createOptions struct{ function string }
+type createOptions struct {
+	unlogged   bool
+	partitions *partitions
+}
 
 // Unlogged makes a queue that is faster and that a crash of the server empties
-// (pgmq.create_unlogged).
-func Unlogged() CreateOption { return createFunction("create_unlogged") }
+// (pgmq.create_unlogged). It cannot be combined with Partitioned.
+func Unlogged() CreateOption { return unlogged{} }
 
-type createFunction string
+type unlogged struct{}
 
-func (f createFunction) applyCreate(o *createOptions) { o.function = string(f) }
+func (unlogged) applyCreate(o *createOptions) { o.unlogged = true }
+
+func (o createOptions) validate(name string) error {
+	switch {
+	case o.partitions == nil:
+		return ValidateQueueName(name)
+	case o.unlogged:
+		return &ValueError{Name: "kind of queue", Value: "unlogged and partitioned", Rule: "one of both"}
+	}
+	return o.partitions.validate(name)
+}
+
+func (o createOptions) statement(name string) (sql string, args []any) {
+	switch {
+	case o.partitions != nil:
+		return o.partitions.statement(name)
+	case o.unlogged:
+		return `select pgmq.create_unlogged($1::text)`, []any{name}
+	}
+	return `select pgmq.create($1::text)`, []any{name}
+}
 
 // CreateQueue creates a queue and its archive (pgmq.create). A queue that exists already stays as it
 // is, without an error, also when many create it at once; one whose name differs by case only is
 // ErrQueueNameCollision.
 func (c *Client) CreateQueue(ctx context.Context, name string, opts ...CreateOption) error {
 	op := operation{"create", name}
-	o := createOptions{function: "create"}
+	var o createOptions
 	for _, opt := range opts {
 		opt.applyCreate(&o)
 	}
-	if err := ValidateQueueName(name); err != nil {
+	if err := o.validate(name); err != nil {
 		return op.fail(err)
 	}
 	// A queue that is there needs no rights to create one, and a name is only compared with others
@@ -46,7 +70,7 @@ func (c *Client) CreateQueue(ctx context.Context, name string, opts ...CreateOpt
 	same, err := query(ctx, c, op, scanValue[string], `
 		select queue_name::text from pgmq.meta where lower(queue_name) = lower($1::text)`, name)
 	if err != nil {
-		return c.wrap(ctx, op, err)
+		return c.explain(ctx, op, err)
 	}
 	for _, existing := range same {
 		if existing == name {
@@ -56,8 +80,8 @@ func (c *Client) CreateQueue(ctx context.Context, name string, opts ...CreateOpt
 	if len(same) > 0 {
 		return op.fail(ErrQueueNameCollision)
 	}
-	// The function's name is one of this file's constants.
-	return c.wrap(ctx, op, exec(ctx, c, op, `select pgmq.`+o.function+`($1::text)`, name))
+	sql, args := o.statement(name)
+	return c.explain(ctx, op, exec(ctx, c, op, sql, args...))
 }
 
 // DropQueue drops a queue with its archive and bindings, and says whether there was one
@@ -67,8 +91,13 @@ func (c *Client) DropQueue(ctx context.Context, name string) (bool, error) {
 	if err := ValidateQueueName(name); err != nil {
 		return false, op.fail(err)
 	}
-	dropped, err := queryOne(ctx, c, op, scanValue[bool], `select pgmq.drop_queue($1::text)`, name)
-	return dropped, c.wrap(ctx, op, err)
+	// Before 1.6 PGMQ fails where there is none.
+	dropped, err := queryOne(ctx, c, op, scanValue[bool], `
+		select case
+			when exists (select from pgmq.meta as m where m.queue_name = $1::text) then pgmq.drop_queue($1::text)
+			else false
+		end`, name)
+	return dropped, c.explain(ctx, op, err)
 }
 
 // Purge deletes all messages of a queue, hidden ones too, and returns how many there were
@@ -79,7 +108,17 @@ func (c *Client) Purge(ctx context.Context, name string) (int64, error) {
 		return 0, op.fail(err)
 	}
 	n, err := queryOne(ctx, c, op, scanValue[int64], `select pgmq.purge_queue($1::text)`, name)
-	return n, c.wrap(ctx, op, err)
+	return n, c.explain(ctx, op, err)
+}
+
+// DetachArchive lets the archive outlive a drop of the extension, in PGMQ 1.5. Later its tables do so
+// anyway, and the server merely warns (pgmq.detach_archive).
+func (c *Client) DetachArchive(ctx context.Context, name string) error {
+	op := operation{"detach_archive", name}
+	if err := ValidateQueueName(name); err != nil {
+		return op.fail(err)
+	}
+	return c.onQueue(ctx, op, name, `pgmq.detach_archive(m.queue_name::text)`)
 }
 
 // Queues returns all queues in the order of their names (pgmq.list_queues).
@@ -89,12 +128,43 @@ func (c *Client) Queues(ctx context.Context) ([]Queue, error) {
 		select queue_name::text, is_partitioned, is_unlogged, created_at
 		from pgmq.list_queues()
 		order by queue_name`)
-	return queues, c.wrap(ctx, op, err)
+	return queues, c.explain(ctx, op, err)
 }
 
 func scanQueue(r row) (q Queue, err error) {
 	err = r.Scan(&q.Name, &q.Partitioned, &q.Unlogged, &q.CreatedAt)
 	return q, err
+}
+
+// onQueue calls functions that do not themselves, or not all versions of them, mind a queue that is
+// missing. The queue is $1 and, in the call, m.queue_name.
+func (c *Client) onQueue(ctx context.Context, op operation, queue, call string, args ...any) error {
+	called, err := query(ctx, c, op, scanNothing, `
+		select `+call+`
+		from pgmq.meta as m
+		where m.queue_name = $1::text`, append([]any{queue}, args...)...)
+	if err == nil && len(called) == 0 {
+		err = fmt.Errorf("%w: %q", ErrQueueNotFound, queue)
+	}
+	return c.explain(ctx, op, err)
+}
+
+// requireQueues returns ErrQueueNotFound unless there are all of these queues, whose names it checks, too.
+func (c *Client) requireQueues(ctx context.Context, op operation, queues []string) error {
+	for _, queue := range queues {
+		if err := ValidateQueueName(queue); err != nil {
+			return op.fail(err)
+		}
+	}
+	missing, err := query(ctx, c, op, scanValue[string], `
+		select q.name
+		from unnest($1::text[]) as q (name)
+		where not exists (select from pgmq.meta as m where m.queue_name = q.name)
+		order by q.name`, queues)
+	if err == nil && len(missing) > 0 {
+		err = fmt.Errorf("%w: %q", ErrQueueNotFound, missing)
+	}
+	return c.explain(ctx, op, err)
 }
 
 // table is the identifier of a queue's table, quoted; PGMQ folds names to lower case.

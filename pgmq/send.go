@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"unicode/utf8"
 )
 
 // SendOption changes how messages are sent: VisibleIn or VisibleAt.
@@ -23,20 +24,26 @@ type Delivery struct {
 // Send puts one message into a queue and returns its id (pgmq.send). It is visible at once, unless an
 // option delays it.
 func (c *Client) Send(ctx context.Context, queue string, msg Outgoing, opts ...SendOption) (int64, error) {
-	ids, err := c.send(ctx, operation{"send", queue}, queue, []Outgoing{msg}, opts)
-	if err != nil {
-		return 0, err
+	op := operation{"send", queue}
+	var o sendOptions
+	for _, opt := range opts {
+		opt.applySend(&o)
 	}
-	return ids[0], nil
+	if err := firstError(ValidateQueueName(queue), msg.validate(), o.visibility.validate()); err != nil {
+		return 0, op.fail(err)
+	}
+	at, in := o.visibility.args()
+	id, err := queryOne(ctx, c, op, scanValue[int64], `
+		select s.msg_id
+		from pgmq.send($3::text, $4::text::jsonb, $5::text::jsonb, `+visibleAtSQL+`) as s (msg_id)`,
+		at, in, queue, text(msg.Body), text(msg.Headers))
+	return id, c.explain(ctx, op, err)
 }
 
 // SendBatch puts messages into a queue, all or none, and returns their ids in the same order
 // (pgmq.send_batch). No messages are no error.
 func (c *Client) SendBatch(ctx context.Context, queue string, msgs []Outgoing, opts ...SendOption) ([]int64, error) {
-	return c.send(ctx, operation{"send", queue}, queue, msgs, opts)
-}
-
-func (c *Client) send(ctx context.Context, op operation, queue string, msgs []Outgoing, opts []SendOption) ([]int64, error) {
+	op := operation{"send", queue}
 	b, err := newBatch(msgs, opts)
 	if err = firstError(ValidateQueueName(queue), err); err != nil {
 		return nil, op.fail(err)
@@ -51,7 +58,7 @@ func (c *Client) send(ctx context.Context, op operation, queue string, msgs []Ou
 	if err == nil && len(ids) != len(msgs) {
 		err = fmt.Errorf("%d ids for %d messages", len(ids), len(msgs))
 	}
-	return ids, c.wrap(ctx, op, err)
+	return ids, c.explain(ctx, op, err)
 }
 
 // SendTopic sends one message to every queue that is bound to a pattern which routingKey matches, and
@@ -76,7 +83,7 @@ func (c *Client) SendBatchTopic(ctx context.Context, routingKey string, msgs []O
 		select s.queue_name, s.msg_id
 		from pgmq.send_batch_topic($3::text, $4::text[]::jsonb[], $5::text[]::jsonb[], `+visibleAtSQL+`) as s`,
 		b.args(routingKey)...)
-	return sent, c.wrap(ctx, op, err)
+	return sent, c.explain(ctx, op, err)
 }
 
 func scanDelivery(r row) (d Delivery, err error) {
@@ -116,14 +123,17 @@ func (b batch) args(target string) []any {
 
 // validate refuses what the server would refuse, before it is sent.
 func (m Outgoing) validate() error {
-	if m.Body != nil && !json.Valid(m.Body) {
+	if m.Body != nil && !isJSON(m.Body) {
 		return &ValueError{Name: "message", Value: abbreviate(m.Body), Rule: "valid JSON"}
 	}
-	if m.Headers != nil && (!bytes.HasPrefix(bytes.TrimLeft(m.Headers, " \t\r\n"), []byte("{")) || !json.Valid(m.Headers)) {
+	if m.Headers != nil && (!bytes.HasPrefix(bytes.TrimLeft(m.Headers, " \t\r\n"), []byte("{")) || !isJSON(m.Headers)) {
 		return &ValueError{Name: "headers", Value: abbreviate(m.Headers), Rule: "a JSON object"}
 	}
 	return nil
 }
+
+// isJSON says whether Postgres can read raw as JSON: what is not UTF-8 it cannot.
+func isJSON(raw json.RawMessage) bool { return json.Valid(raw) && utf8.Valid(raw) }
 
 // text is raw as a parameter; nil is SQL NULL.
 func text(raw json.RawMessage) *string {

@@ -21,26 +21,28 @@ func (c *Client) BindTopic(ctx context.Context, pattern, queue string) error {
 	if err := firstError(ValidateTopicPattern(pattern), ValidateQueueName(queue)); err != nil {
 		return op.fail(err)
 	}
-	err := exec(ctx, c, op, `select pgmq.bind_topic($1::text, $2::text)`, pattern, queue)
-	if stateOf(err) == stateRaised {
-		// Both names are valid, so what the function has left to complain of is the queue.
-		err = fmt.Errorf("%w: %q: %w", ErrQueueNotFound, queue, err)
-	}
-	return c.wrap(ctx, op, err)
+	return c.onQueue(ctx, op, queue, `pgmq.bind_topic($2::text, m.queue_name::text)`, pattern)
 }
 
-// UnbindTopic takes a binding back, and says whether there was one (pgmq.unbind_topic).
+// UnbindTopic takes a binding back, and says whether there was one (pgmq.unbind_topic). A missing queue
+// is ErrQueueNotFound.
 func (c *Client) UnbindTopic(ctx context.Context, pattern, queue string) (bool, error) {
 	op := operation{"unbind_topic", pattern}
 	if err := firstError(ValidateTopicPattern(pattern), ValidateQueueName(queue)); err != nil {
 		return false, op.fail(err)
 	}
-	unbound, err := queryOne(ctx, c, op, scanValue[bool], `select pgmq.unbind_topic($1::text, $2::text)`, pattern, queue)
-	return unbound, c.wrap(ctx, op, err)
+	unbound, err := query(ctx, c, op, scanValue[bool], `
+		select pgmq.unbind_topic($2::text, m.queue_name::text)
+		from pgmq.meta as m
+		where m.queue_name = $1::text`, queue, pattern)
+	if err == nil && len(unbound) == 0 {
+		err = fmt.Errorf("%w: %q", ErrQueueNotFound, queue)
+	}
+	return err == nil && unbound[0], c.explain(ctx, op, err)
 }
 
 // Bindings returns the bindings of the named queues, or all of them, in the order of patterns and
-// queues (pgmq.list_topic_bindings).
+// queues (pgmq.list_topic_bindings). A missing queue has none.
 func (c *Client) Bindings(ctx context.Context, queues ...string) ([]Binding, error) {
 	op := operation{name: "list_topic_bindings"}
 	bindings, err := query(ctx, c, op, scanBinding, `
@@ -48,7 +50,7 @@ func (c *Client) Bindings(ctx context.Context, queues ...string) ([]Binding, err
 		from pgmq.list_topic_bindings()
 		where cardinality($1::text[]) = 0 or queue_name = any($1::text[])
 		order by pattern, queue_name`, append([]string{}, queues...))
-	return bindings, c.wrap(ctx, op, err)
+	return bindings, c.explain(ctx, op, err)
 }
 
 // Routes returns the bindings that a message with this routing key would take, without sending one
@@ -63,7 +65,7 @@ func (c *Client) Routes(ctx context.Context, routingKey string) ([]Binding, erro
 		from pgmq.test_routing($1::text) as r
 		join pgmq.topic_bindings as b on b.pattern = r.pattern and b.queue_name = r.queue_name
 		order by b.pattern, b.queue_name`, routingKey)
-	return routes, c.wrap(ctx, op, err)
+	return routes, c.explain(ctx, op, err)
 }
 
 func scanBinding(r row) (b Binding, err error) {

@@ -13,8 +13,8 @@ type Visibility struct {
 	at time.Time
 }
 
-// VisibleIn hides a message for d from the server's now on, to the microsecond. d must not be
-// negative; 0 makes it visible at once.
+// VisibleIn hides a message for d from the server's now on, rounded up to microseconds. d
+// must not be negative; 0 makes it visible at once.
 func VisibleIn(d time.Duration) Visibility { return Visibility{in: d} }
 
 // VisibleAt hides a message until t. An instant that has passed makes it visible at once.
@@ -26,8 +26,11 @@ func (v Visibility) applySend(o *sendOptions) { o.visibility = v }
 func (v Visibility) now() bool { return v.in == 0 && v.at.IsZero() }
 
 func (v Visibility) validate() error {
-	if v.in < 0 {
+	switch {
+	case v.in < 0:
 		return &ValueError{Name: "visible in", Value: v.in, Rule: "zero or more"}
+	case v.at.UTC().Year() < 1 || v.at.UTC().Year() > 9999:
+		return &ValueError{Name: "visible at", Value: v.at, Rule: "in the years 1 to 9999"}
 	}
 	return nil
 }
@@ -35,7 +38,7 @@ func (v Visibility) validate() error {
 // args are the two parameters of visibleAtSQL.
 func (v Visibility) args() (at *time.Time, in int64) {
 	if v.at.IsZero() {
-		return nil, v.in.Microseconds()
+		return nil, roundUp(v.in, time.Microsecond)
 	}
 	return &v.at, 0
 }
@@ -46,7 +49,7 @@ const visibleAtSQL = `coalesce($1::timestamptz, clock_timestamp() + $2::bigint *
 
 // SetVisibility hides the messages with these ids until v, counted from now and not from what was
 // set before, and returns them as they are then (pgmq.set_vt). Ids that the queue does not have are
-// missing from the result; no ids are no error.
+// missing from the result; no ids are no error. A PGMQ before 1.10 rounds up to whole seconds.
 func (c *Client) SetVisibility(ctx context.Context, queue string, v Visibility, ids ...int64) ([]Message, error) {
 	op := operation{"set_vt", queue}
 	if err := firstError(ValidateQueueName(queue), v.validate()); err != nil {
@@ -56,12 +59,41 @@ func (c *Client) SetVisibility(ctx context.Context, queue string, v Visibility, 
 		return nil, nil
 	}
 	at, in := v.args()
-	msgs, err := query(ctx, c, op, scanMessage, `
-		select msg_id, read_ct, enqueued_at, last_read_at, vt, message, headers
-		from pgmq.set_vt($3::text, $4::bigint[], `+visibleAtSQL+`)`,
-		at, in, queue, ids)
-	return msgs, c.wrap(ctx, op, err)
+	sql := setInstantSQL
+	if c.db != nil && c.db.isTx() {
+		// What fails here would end the transaction, so a PGMQ that cannot is asked first.
+		server, err := c.capabilities(ctx, op)
+		if err != nil {
+			return nil, c.explain(ctx, op, err)
+		}
+		if !server.SetsInstants {
+			sql = setSecondsSQL
+		}
+	}
+	msgs, err := query(ctx, c, op, messages(), sql, at, in, queue, ids)
+	if stateOf(err) == stateUndefinedFunction && sql != setSecondsSQL {
+		msgs, err = query(ctx, c, op, messages(), setSecondsSQL, at, in, queue, ids)
+	}
+	sortByID(msgs)
+	return msgs, c.explain(ctx, op, err)
 }
+
+const (
+	setInstantSQL = `
+		select m.*
+		from pgmq.set_vt($3::text, $4::bigint[], ` + visibleAtSQL + `) as m`
+
+	// setSecondsSQL is for a PGMQ before 1.10, which knows seconds only, and before 1.8 one message at a
+	// time. Being one statement it sets all of them or none.
+	setSecondsSQL = `
+		select m.*
+		from (select distinct id from unnest($4::bigint[]) as u (id) order by id) as ids
+		cross join lateral pgmq.set_vt(
+			$3::text,
+			ids.id,
+			least(greatest(ceil(extract(epoch from ` + visibleAtSQL + ` - clock_timestamp())), 0), 2147483647)::integer
+		) as m`
+)
 
 // wholeSeconds is d for a parameter of PGMQ that knows only seconds: rounded up, so that no wait
 // becomes none.
@@ -69,11 +101,20 @@ func wholeSeconds(name string, d time.Duration) (int32, error) {
 	if d < 0 {
 		return 0, &ValueError{Name: name, Value: d, Rule: "zero or more"}
 	}
-	s := int64(math.Ceil(d.Seconds()))
+	s := roundUp(d, time.Second)
 	if s > math.MaxInt32 {
 		return 0, &ValueError{Name: name, Value: d, Rule: "at most 2147483647 seconds"}
 	}
 	return int32(s), nil
+}
+
+// roundUp is d in units, of which no wait becomes none.
+func roundUp(d, unit time.Duration) int64 {
+	n := d / unit
+	if d > n*unit {
+		n++
+	}
+	return int64(n)
 }
 
 // firstError returns the first that is not nil.

@@ -302,8 +302,23 @@ func settleSome(ctx context.Context, d *pgmqtest.Database, taken []int64) error 
 // What a read looks at does not grow with the queue, nor with a group in front that is blocked.
 func TestGroupedReadsLookAtFewMessages(t *testing.T) {
 	t.Parallel()
+	for _, index := range []string{
+		`select pgmq.create_fifo_index('q')`,
+		`create index q_q_group_idx on pgmq.q_q ((left(coalesce(headers ->> 'x-pgmq-group', ''), 200)) collate "C", msg_id)`,
+	} {
+		testGroupedReadsLookAtFewMessages(t, index)
+	}
+}
+
+func testGroupedReadsLookAtFewMessages(t *testing.T, index string) {
+	t.Helper()
 	d := pgmqtest.New(t)
-	exec(t, d.Pool, `select pgmq.create('q'), pgmq.create_fifo_index('q')`)
+	exec(t, d.Pool, `select pgmq.create('q')`)
+	exec(t, d.Pool, index)
+	exec(t, d.Pool, `select pgmq.create_fifo_index('q')`) // there is one
+	if indexes := one[int64](t, d.Pool, `select count(*) from pg_index as i where i.indrelid = 'pgmq.q_q'::regclass`); indexes != 3 {
+		t.Errorf("%d indexes, want 3", indexes)
+	}
 	exec(t, d.Pool, `
 		select pgmq.send_batch('q', array_agg(to_jsonb(n)), array_agg(jsonb_build_object('x-pgmq-group', g)))
 		from (

@@ -9,9 +9,25 @@ create function pgmq._group_key(headers jsonb) returns text
 language sql immutable
 return left(coalesce(headers ->> 'x-pgmq-group', ''), 200);
 
-create function pgmq._fifo_index(queue_name text) returns text
-language sql immutable
-return pgmq.format_table_name(queue_name, 'q') || '_fifo_idx';
+-- Whether the queue has an index by which grouped reads find their way: create_fifo_index makes it, or the
+-- Go client of this project, which can do so without locking senders out, under a name of its own.
+create function pgmq._has_fifo_index(queue_name text) returns boolean
+language sql stable
+begin atomic
+    select exists (
+        select
+        from pg_index as x
+        join pg_class as i on i.oid = x.indexrelid
+        join pg_am as a on a.oid = i.relam
+        where x.indrelid = to_regclass(format('pgmq.%I', pgmq.format_table_name(queue_name, 'q')))
+            and i.relname::text in (
+                pgmq.format_table_name(queue_name, 'q') || '_fifo_idx',
+                pgmq.format_table_name(queue_name, 'q') || '_group_idx'
+            )
+            and a.amname = 'btree'
+            and x.indisvalid
+    );
+end;
 
 -- Lets grouped reads jump from group to group. They are right without it, but look at every message.
 -- The expression is that of _group_key, spelled out: the table shall not depend on our functions.
@@ -21,7 +37,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform pgmq.acquire_queue_lock(queue_name);
-    if to_regclass(format('pgmq.%I', pgmq._fifo_index(queue_name))) is not null then
+    if pgmq._has_fifo_index(queue_name) then
         return;
     end if;
     execute format(
@@ -31,7 +47,7 @@ begin
             msg_id
         )
         $sql$,
-        pgmq._fifo_index(queue_name),
+        pgmq.format_table_name(queue_name, 'q') || '_fifo_idx',
         pgmq.format_table_name(queue_name, 'q')
     );
 end;
@@ -67,7 +83,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return format(
-        case when to_regclass(format('pgmq.%I', pgmq._fifo_index(queue_name))) is not null then
+        case when pgmq._has_fifo_index(queue_name) then
             $sql$
             beginning as (
                 select m.msg_id, pgmq._group_key(m.headers) collate "C" as group_key

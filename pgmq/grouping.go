@@ -85,7 +85,7 @@ func (g *grouping) walk(ctx context.Context, n int) (w walk, err error) {
 	}
 	_, err = planned(ctx, g.leasing.client, operation{"read", g.leasing.queue}, func(r row) (struct{}, error) { return struct{}{}, w.scan(r) },
 		fmt.Sprintf(walkSQL, table(g.leasing.queue), groupKeySQL, from), args...)
-	return w, g.leasing.client.wrap(ctx, operation{"read", g.leasing.queue}, err)
+	return w, g.leasing.client.explainLeasing(ctx, operation{"read", g.leasing.queue}, err)
 }
 
 // walkSQL's parameters: messages wanted, visibility timeout in microseconds, groups wanted, messages of

@@ -45,7 +45,7 @@ func (l *leasing) take(ctx context.Context, n int) ([]*Lease, error) {
 		returning q.msg_id, q.read_ct, q.enqueued_at, q.last_read_at, q.vt, q.message, q.headers`, table(l.queue)),
 		n, l.vt.Microseconds())
 	sortLeases(leases)
-	return leases, l.client.wrap(ctx, operation{"read", l.queue}, err)
+	return leases, l.client.explainLeasing(ctx, operation{"read", l.queue}, err)
 }
 
 func scanLease(r row) (*Lease, error) {
@@ -121,5 +121,15 @@ func (l *leasing) change(ctx context.Context, op operation, sql string, leases [
 	}
 	args := append([]any{ids, fences}, more...)
 	changed, err := planned(ctx, l.client, op, scanValue[int64], sql, args...)
-	return changed, l.client.wrap(ctx, op, err)
+	return changed, l.client.explainLeasing(ctx, op, err)
 }
+
+// explainLeasing is wrap for statements that need the column last_read_at.
+func (c *Client) explainLeasing(ctx context.Context, op operation, err error) error {
+	if stateOf(err) == stateUndefinedColumn {
+		err = &UnsupportedError{Function: "a Reader", Since: "PGMQ 1.10", Err: err}
+	}
+	return c.wrap(ctx, op, err)
+}
+
+const stateUndefinedColumn = "42703"

@@ -2,6 +2,7 @@ package pgmq_test
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -127,5 +128,23 @@ func drain(woken <-chan struct{}) {
 	select {
 	case <-woken:
 	default:
+	}
+}
+
+// Behind a PgBouncer in transaction mode LISTEN succeeds and nothing is ever heard. The listener finds out.
+func TestListener_NoticesThatNothingArrives(t *testing.T) {
+	t.Parallel()
+	db := pgmqtest.New(t)
+	pool := newPool(t, withParameter(pgBouncerDSN(t, db), "default_query_exec_mode", "exec"))
+	errs := make(chan error, 100)
+	listener, err := pgmq.New(pool).NewListener(t.Context(), slog.New(errorHandler{errs}))
+	require.NoError(t, err)
+	t.Cleanup(listener.Close)
+	select {
+	case err := <-errs:
+		require.ErrorIs(t, err, pgmq.ErrNotNotified)
+		require.ErrorIs(t, listener.Healthy(), pgmq.ErrNotNotified)
+	case <-time.After(3 * soon):
+		t.Fatal("nothing was logged")
 	}
 }

@@ -134,12 +134,13 @@ type Reader struct {
 	retries  instants // when messages that were nacked here become visible
 }
 
-// NewReader starts a reader of a queue. The client's handle must be a *pgxpool.Pool. The values of ctx
+// NewReader starts a reader of a queue. The client's handle must be a *pgxpool.Pool, or a *sql.DB, which
+// cannot listen: then the reader polls. It needs PGMQ 1.10 or later. The values of ctx
 // are visible in the leases' contexts; when it ends, Next returns ErrReaderClosed. Close gives back
 // what is held, and must be called.
 func (c *Client) NewReader(ctx context.Context, queue string, cfg ReaderConfig) (*Reader, error) {
 	op := operation{"read", queue}
-	_, err := c.pool()
+	listens, err := c.serves()
 	if err = firstError(err, ValidateQueueName(queue), cfg.Validate(), ctx.Err()); err != nil {
 		return nil, op.fail(err)
 	}
@@ -166,7 +167,7 @@ func (c *Client) NewReader(ctx context.Context, queue string, cfg ReaderConfig) 
 	}
 	watcher := cfg.Watcher
 	if watcher == nil {
-		if r.own, err = c.NewWatcher(WatcherConfig{Logger: cfg.Logger}); err != nil {
+		if r.own, err = c.NewWatcher(WatcherConfig{Logger: cfg.Logger, DisableListen: !listens}); err != nil {
 			return nil, err
 		}
 		watcher = r.own

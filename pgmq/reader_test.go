@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 
 	"github.com/watermill-pgmq/watermill-pgmq/pgmq"
@@ -103,6 +105,61 @@ func TestReader_HandsOutInOrderAndSettles(t *testing.T) {
 			require.Equal(t, map[bool]int{true: 100, false: 0}[archive], archived)
 		})
 	}
+}
+
+// database/sql cannot listen, so it polls.
+func TestReader_OnDatabaseSQL(t *testing.T) {
+	t.Parallel()
+	db := workQueue(t)
+	std := stdlib.OpenDBFromPool(db)
+	reader, err := pgmq.NewStd(std).NewReader(t.Context(), "work", pgmq.ReaderConfig{Concurrency: 4})
+	require.NoError(t, err)
+	for range 3 { // the first are found by polling, the others are there
+		send(t, db, "", 50)
+		for range 50 {
+			next(t, reader).Ack()
+		}
+	}
+	require.NoError(t, reader.Close(t.Context()))
+	require.Zero(t, length(t, db))
+	require.NoError(t, std.Close())
+}
+
+func TestReader_NeedsLastReadAt(t *testing.T) {
+	t.Parallel()
+	db := workQueue(t)
+	_, err := db.Exec(t.Context(), `alter table pgmq.q_work drop column last_read_at`)
+	require.NoError(t, err)
+	errs := make(chan error, 100)
+	logger := slog.New(errorHandler{errs})
+	newReader(t, db, pgmq.ReaderConfig{Logger: logger})
+	select {
+	case err := <-errs:
+		require.ErrorIs(t, err, pgmq.ErrUnsupported)
+		require.ErrorContains(t, err, "PGMQ 1.10")
+	case <-time.After(soon):
+		t.Fatal("no error was logged")
+	}
+}
+
+// errorHandler passes on the errors that are logged.
+type errorHandler struct{ errs chan<- error }
+
+func (h errorHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (h errorHandler) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h errorHandler) WithGroup(string) slog.Handler            { return h }
+
+func (h errorHandler) Handle(_ context.Context, record slog.Record) error {
+	record.Attrs(func(a slog.Attr) bool {
+		if err, ok := a.Value.Any().(error); ok {
+			select {
+			case h.errs <- err:
+			default:
+			}
+		}
+		return true
+	})
+	return nil
 }
 
 func TestReader_NackDelaysAndReleaseDoesNotCount(t *testing.T) {

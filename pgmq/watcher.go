@@ -2,6 +2,7 @@ package pgmq
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -60,14 +61,12 @@ type Watcher struct {
 	round   int // counts PollIntervals
 }
 
-// NewWatcher starts a watcher; Close ends it. The client's handle must be a *pgxpool.Pool.
+// NewWatcher starts a watcher; Close ends it. The client's handle must be a *pgxpool.Pool, or with
+// DisableListen a *sql.DB.
 func (c *Client) NewWatcher(cfg WatcherConfig) (*Watcher, error) {
 	op := operation{name: "watch"}
-	err := cfg.Validate()
-	if c.db == nil {
-		err = ErrNilDB
-	}
-	if err != nil {
+	_, err := c.serves()
+	if err = firstError(err, cfg.Validate()); err != nil {
 		return nil, op.fail(err)
 	}
 	ctx, end := context.WithCancel(context.Background())
@@ -82,7 +81,7 @@ func (c *Client) NewWatcher(cfg WatcherConfig) (*Watcher, error) {
 	return w, nil
 }
 
-// pool is the handle of a client for what needs several connections at a time.
+// pool is the handle of a client for what needs a connection of its own.
 func (c *Client) pool() (*pgxpool.Pool, error) {
 	if c.db == nil {
 		return nil, ErrNilDB
@@ -92,6 +91,20 @@ func (c *Client) pool() (*pgxpool.Pool, error) {
 		return nil, fmt.Errorf("%w on a %T: it needs a *pgxpool.Pool", ErrUnsupported, c.db.raw())
 	}
 	return pool, nil
+}
+
+// serves says whether the handle can be used by many at once, and if so whether it can listen.
+func (c *Client) serves() (listens bool, err error) {
+	if c.db == nil {
+		return false, ErrNilDB
+	}
+	switch c.db.raw().(type) {
+	case *pgxpool.Pool:
+		return true, nil
+	case *sql.DB:
+		return false, nil
+	}
+	return false, fmt.Errorf("%w on a %T: it needs a *pgxpool.Pool or a *sql.DB", ErrUnsupported, c.db.raw())
 }
 
 // Close stops watching and closes the connection. Readers that still use the watcher are not woken
@@ -237,16 +250,16 @@ type due struct {
 // dueSQL is one statement for all queues, so that any number of them cost one round trip. It stays
 // the same as long as the queues do. Each queue costs one step on its index on vt.
 func dueSQL(queues []string) string {
-	var sql strings.Builder
+	var text strings.Builder
 	for i, q := range queues {
 		if i > 0 {
-			sql.WriteString("\nunion all\n")
+			text.WriteString("\nunion all\n")
 		}
-		fmt.Fprintf(&sql, `
+		fmt.Fprintf(&text, `
 			select %d, ceil(extract(epoch from first.vt - clock_timestamp()) * 1000000)::bigint
 			from (select vt from %s order by vt limit 1) as first`, i, table(q))
 	}
-	return sql.String()
+	return text.String()
 }
 
 func scanDue(r row) (d due, err error) {

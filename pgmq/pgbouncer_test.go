@@ -25,7 +25,7 @@ import (
 func TestHandlesBehindPgBouncer(t *testing.T) {
 	t.Parallel()
 	db := pgmqtest.New(t)
-	dsn := startPgBouncer(t, db)
+	dsn := pgBouncerDSN(t, db)
 	for _, mode := range []string{"cache_describe", "exec", "simple_protocol"} {
 		dsn := withParameter(dsn, "default_query_exec_mode", mode)
 		testBehaviour(t, db, "pgx", dsn, mode, pgxHandles)
@@ -39,7 +39,7 @@ func TestReaderBehindPgBouncer(t *testing.T) {
 	t.Parallel()
 	const n = 300
 	db := pgmqtest.New(t)
-	dsn := startPgBouncer(t, db)
+	dsn := pgBouncerDSN(t, db)
 	for _, mode := range []string{"cache_describe", "exec", "simple_protocol"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -86,9 +86,20 @@ listen_port = 6432
 unix_socket_dir = %[3]s
 `
 
-// startPgBouncer puts a PgBouncer in front of a database's server, and returns the connection string of the
-// database behind it. It ends with the test, or with the process that runs it.
-func startPgBouncer(t *testing.T, db *pgmqtest.Database) string {
+// pgBouncerDSN is the connection string of a database behind a PgBouncer of its own.
+func pgBouncerDSN(t *testing.T, db *pgmqtest.Database) string {
+	t.Helper()
+	c := db.Pool.Config().ConnConfig
+	dsn := url.URL{
+		Scheme: "postgres", User: url.UserPassword(c.User, c.Password), Path: "/" + c.Database,
+		RawQuery: url.Values{"host": {startPgBouncer(t, db)}, "port": {"6432"}, "sslmode": {"disable"}}.Encode(),
+	}
+	return dsn.String()
+}
+
+// startPgBouncer puts a PgBouncer in front of a database's server, with more settings than above if wanted, and
+// returns the directory of its socket. It ends with the test, or with the process that runs it.
+func startPgBouncer(t *testing.T, db *pgmqtest.Database, settings ...string) string {
 	t.Helper()
 	program, err := findPgBouncer()
 	require.NoError(t, err)
@@ -99,7 +110,7 @@ func startPgBouncer(t *testing.T, db *pgmqtest.Database) string {
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	server := db.Pool.Config().ConnConfig
 	for name, content := range map[string]string{
-		"config": fmt.Sprintf(pgBouncerConfig, server.Host, server.Port, dir),
+		"config": fmt.Sprintf(pgBouncerConfig, server.Host, server.Port, dir) + strings.Join(settings, "\n"),
 		"users":  fmt.Sprintf("%q %q\n", server.User, server.Password),
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
@@ -112,12 +123,7 @@ func startPgBouncer(t *testing.T, db *pgmqtest.Database) string {
 		require.NoError(t, err, string(output))
 	}
 	runPgBouncer(t, program, arguments)
-
-	dsn := url.URL{
-		Scheme: "postgres", User: url.UserPassword(server.User, server.Password), Path: "/" + server.Database,
-		RawQuery: url.Values{"host": {dir}, "port": {"6432"}, "sslmode": {"disable"}}.Encode(),
-	}
-	return dsn.String()
+	return dir
 }
 
 func findPgBouncer() (string, error) {
@@ -172,7 +178,7 @@ func runPgBouncer(t *testing.T, program string, arguments []string) {
 // Without this the tests above would prove nothing.
 func TestPgBouncerMixesConnections(t *testing.T) {
 	t.Parallel()
-	pool, err := pgxpool.New(t.Context(), withParameter(startPgBouncer(t, pgmqtest.New(t)), "default_query_exec_mode", "exec"))
+	pool, err := pgxpool.New(t.Context(), withParameter(pgBouncerDSN(t, pgmqtest.New(t)), "default_query_exec_mode", "exec"))
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	// Two at a time need two connections of the server.

@@ -38,12 +38,15 @@ var everyCall = map[string]func(ctx context.Context, c *pgmq.Client, queue strin
 		_, err := c.SendBatchTopic(ctx, "a.b", []pgmq.Outgoing{{Body: []byte(`1`)}})
 		return err
 	},
-	"MetricsAll":      func(ctx context.Context, c *pgmq.Client, _ string) error { _, err := c.MetricsAll(ctx); return err },
-	"Queues":          func(ctx context.Context, c *pgmq.Client, _ string) error { _, err := c.Queues(ctx); return err },
-	"Routes":          func(ctx context.Context, c *pgmq.Client, _ string) error { _, err := c.Routes(ctx, "a.b"); return err },
-	"Bindings":        func(ctx context.Context, c *pgmq.Client, q string) error { _, err := c.Bindings(ctx, q); return err },
-	"NotifyThrottles": func(ctx context.Context, c *pgmq.Client, _ string) error { _, err := c.NotifyThrottles(ctx); return err },
-	"IndexGroups":     func(ctx context.Context, c *pgmq.Client, _ string) error { return c.IndexGroups(ctx) },
+	"MetricsAll": func(ctx context.Context, c *pgmq.Client, _ string) error { _, err := c.MetricsAll(ctx); return err },
+	"Queues":     func(ctx context.Context, c *pgmq.Client, _ string) error { _, err := c.Queues(ctx); return err },
+	"Routes":     func(ctx context.Context, c *pgmq.Client, _ string) error { _, err := c.Routes(ctx, "a.b"); return err },
+	"Bindings":   func(ctx context.Context, c *pgmq.Client, q string) error { _, err := c.Bindings(ctx, q); return err },
+	"NotifyThrottles": func(ctx context.Context, c *pgmq.Client, _ string) error {
+		_, err := c.NotifyThrottles(ctx)
+		return err
+	},
+	"IndexGroups": func(ctx context.Context, c *pgmq.Client, _ string) error { return c.IndexGroups(ctx) },
 	"DropQueue": func(ctx context.Context, c *pgmq.Client, queue string) error {
 		_, err := c.DropQueue(ctx, queue)
 		return err

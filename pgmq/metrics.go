@@ -12,9 +12,9 @@ type Metrics struct {
 	Length int64
 	// Visible counts those that a read would get now. Nil: the server's PGMQ does not say.
 	Visible *int64
-	// DefaultPartition counts those in the default partition, where messages go that no other partition
-	// is for: more than 0 says that pg_partman's maintenance does not run. 0 for a queue that is not
-	// partitioned; nil before PGMQ 1.13 and from EstimateMetrics.
+	// DefaultPartition counts messages that no partition was made for in time: more than 0 says that
+	// pg_partman's maintenance does not run. Nil for a queue that is not partitioned, before PGMQ 1.13,
+	// and from EstimateMetrics.
 	DefaultPartition *int64
 	// Newest and Oldest are ages in whole seconds, nil in an empty queue.
 	Newest, Oldest *time.Duration

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Poll makes Read wait up to wait for a first message, and look for it every so often: at least every
-// millisecond. It holds neither a connection of a pool nor a transaction while it waits. With WokenBy it
-// also looks as soon as a message is announced.
+// Poll makes Read wait up to wait for a first message, and look again every so often, which must not be
+// below a millisecond. It holds neither a connection of a pool nor a transaction while it waits. With
+// WokenBy it also looks as soon as a message is announced.
 //
 // In a transaction that is repeatable read or stricter, what is sent after its beginning is not seen.
 func Poll(wait, every time.Duration) ReadOption { return readPoll{wait: wait, every: every} }
 
 // WokenBy makes a Read that polls look whenever the Listener hears of the queue. One Listener serves any
 // number of them, over its one connection; a Read with a connection of its own to listen on would open
-// one each time.
+// one each time. Nil is none.
 func WokenBy(l *Listener) ReadOption { return readWoken{l} }
 
 // ServerPoll is Poll by the server, rounded up to whole seconds and milliseconds

@@ -317,8 +317,11 @@ func TestContext_Ended(t *testing.T) {
 		"the first":  {withContext(ctx, "1"), newMessage("2")},
 		"the second": {newMessage("1"), withContext(ctx, "2")},
 	} {
-		require.ErrorIs(t, publisher.Publish("orders", messages...), reason, name)
+		err := publisher.Publish("orders", messages...)
+		require.ErrorIs(t, err, reason, name)
+		require.NotErrorIs(t, err, watermillpgmq.ErrOutcomeUnknown, name)
 	}
+	require.Zero(t, written(t, db))
 	_, err := newSubscriber(t, db, watermillpgmq.SubscriberConfig{}).Subscribe(ctx, "new")
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, 1, scalar[int](t, db, `select count(*) from pgmq.meta`))

@@ -12,6 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/components/delay"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	watermillpgmq "github.com/watermill-pgmq/watermill-pgmq"
@@ -30,18 +31,15 @@ func TestConcurrency(t *testing.T) {
 			require.NoError(t, newPublisher(t, db, watermillpgmq.PublisherConfig{}).Publish("orders", newMessages(total)...))
 
 			var (
-				handlers      sync.WaitGroup
-				now, most     atomic.Int64
-				full, release = make(chan struct{}), make(chan struct{})
+				handlers  sync.WaitGroup
+				now, most atomic.Int64
 			)
+			release := make(chan struct{})
 			limit := int64(max(n, 1))
 			for i := range total {
 				msg := receive(t, messages)
 				unacked := now.Add(1)
 				most.Store(max(most.Load(), unacked))
-				if int64(i) == limit-1 {
-					close(full)
-				}
 				handlers.Go(func() {
 					<-release
 					now.Add(-1)
@@ -52,7 +50,11 @@ func TestConcurrency(t *testing.T) {
 					}
 				})
 				if int64(i) == limit-1 {
-					await(t, full, "as many messages as may be un-acked")
+					select {
+					case <-messages:
+						require.Fail(t, "one message too many")
+					case <-time.After(50 * time.Millisecond): // nothing can signal that nothing comes
+					}
 					close(release)
 				}
 			}
@@ -167,6 +169,66 @@ func TestClose_IsIdempotentAndConcurrent(t *testing.T) {
 	awaitRows(t, db, "unanswered", 5, 0)
 	_, err := subscriber.Subscribe(t.Context(), "orders")
 	require.ErrorIs(t, err, watermillpgmq.ErrSubscriberClosed)
+}
+
+// What was acked right before Close counts, also while earlier acks are on their way.
+func TestClose_SettlesTheLastAcks(t *testing.T) {
+	t.Parallel()
+	db := pgmqtest.New(t).Pool
+	bind(t, db, "orders")
+	publisher := newPublisher(t, db, watermillpgmq.PublisherConfig{})
+	for range 12 {
+		const n = 10
+		require.NoError(t, publisher.Publish("orders", newMessages(n)...))
+		subscriber := newSubscriber(t, db, watermillpgmq.SubscriberConfig{
+			Concurrency: n, VisibilityTimeout: never, CloseTimeout: patience,
+		})
+		messages := subscribe(t, subscriber, "orders")
+		var received []*message.Message
+		for range n {
+			received = append(received, receive(t, messages))
+		}
+		for _, msg := range received {
+			msg.Ack()
+		}
+		require.NoError(t, subscriber.Close())
+		require.Empty(t, rowsOf(t, db, "orders"))
+	}
+}
+
+// A message is acked while the connections are lost. It is settled when they are back: nobody has to
+// handle it again.
+func TestAck_OutlivesLostConnections(t *testing.T) {
+	t.Parallel()
+	db := pgmqtest.New(t).Pool
+	pool, network := throughProxy(t, db)
+	messages := subscribe(t, newSubscriber(t, pool, watermillpgmq.SubscriberConfig{PollInterval: never, VisibilityTimeout: never}), "orders")
+	publisher := newPublisher(t, db, watermillpgmq.PublisherConfig{})
+	require.NoError(t, publisher.Publish("orders", newMessage("1")))
+	msg := receive(t, messages)
+	eventually(t, func() error { return noneAcquired(pool) })
+	network.stall()
+	healed := sync.OnceFunc(network.heal)
+	defer healed()
+
+	require.True(t, msg.Ack())
+	eventually(t, func() error { // the settlement is on its way, and so is the next read
+		if n := pool.Stat().AcquiredConns(); n < 2 {
+			return fmt.Errorf("%d connections are used", n)
+		}
+		return nil
+	})
+	healed()
+	awaitRows(t, db, "orders", 0, 0)
+	require.NoError(t, publisher.Publish("orders", newMessage("2")))
+	require.Equal(t, "2", string(receiveAll(t, messages, 1)[0].Payload))
+}
+
+func noneAcquired(pool *pgxpool.Pool) error {
+	if n := pool.Stat().AcquiredConns(); n > 0 {
+		return fmt.Errorf("%d connections are used", n)
+	}
+	return nil
 }
 
 // Stop ends delivery at once. What is being handled can be acked until Close.

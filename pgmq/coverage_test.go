@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -111,6 +112,27 @@ func TestEveryFunctionHasAMethod(t *testing.T) {
 		}
 		if !regexp.MustCompile(`(?m)^//\s.*\b` + function + `\b`).Match(doc) {
 			t.Errorf("pgmq.%s is not in the table of doc.go", function)
+		}
+	}
+}
+
+// What the documentation calls a method is one.
+func TestDocumentationNamesMethods(t *testing.T) {
+	t.Parallel()
+	client := reflect.TypeFor[*pgmq.Client]()
+	for _, file := range []string{"doc.go", "../docs/pgmq-py.md"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls := regexp.MustCompile(`client\.([A-Z]\w*)`).FindAllSubmatch(text, -1)
+		if len(calls) < 5 {
+			t.Errorf("%s calls %d methods", file, len(calls))
+		}
+		for _, call := range calls {
+			if _, ok := client.MethodByName(string(call[1])); !ok {
+				t.Errorf("%s: a Client has no %s", file, call[1])
+			}
 		}
 	}
 }

@@ -4,42 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 
 	"github.com/watermill-pgmq/watermill-pgmq/pgmq/schema"
 )
-
-// Kind says where the PGMQ of a database comes from.
-type Kind string
-
-const (
-	// KindExtension is the PGMQ extension.
-	KindExtension Kind = "extension"
-	// KindEmbedded is this project's own schema, which Install creates and upgrades.
-	KindEmbedded Kind = "embedded"
-	// KindForeign is a PGMQ that neither of them created, for instance PGMQ's own plain SQL. It is used
-	// and never altered.
-	KindForeign Kind = "foreign"
-)
-
-// Version is the PGMQ of a database.
-type Version struct {
-	// Kind says where it comes from.
-	Kind Kind
-	// Number is the version of the embedded schema, counted from 1. 0 for the other kinds.
-	Number int
-	// Name is the version in words: "1.12.0" for the extension, Number for the embedded schema. Empty
-	// for a foreign schema, which does not say.
-	Name string
-}
-
-// String is what one would say about it: "extension 1.12.0".
-func (v Version) String() string {
-	if v.Name == "" {
-		return string(v.Kind)
-	}
-	return string(v.Kind) + " " + v.Name
-}
 
 // InstallOption changes what Install installs.
 type InstallOption interface{ applyInstall(o *installOptions) }
@@ -102,14 +69,8 @@ type installation struct {
 }
 
 // step brings the database one step further: it creates the extension or applies one version.
-//
-// Of many processes one at a time is past the lock. In read committed the statement after it sees what
-// the process before has committed, so that no step is made twice; a stricter level would not.
 func (in installation) step(ctx context.Context, c *Client) error {
-	if err := exec(ctx, c, installing, `set transaction isolation level read committed`); err != nil {
-		return err
-	}
-	if err := exec(ctx, c, installing, `select pg_advisory_xact_lock(hashtextextended('pgmq.install', 0))`); err != nil {
+	if err := lockInstall(ctx, c, installing); err != nil {
 		return err
 	}
 	s, err := c.schemaState(ctx)
@@ -128,7 +89,21 @@ func (in installation) step(ctx context.Context, c *Client) error {
 	if missing := s.missingRight(); missing != "" {
 		return &RightsError{Role: s.role, Missing: []string{missing}, Err: errInstallRight}
 	}
-	return applyVersion(ctx, c, in.known[s.version()])
+	next := in.known[s.version()]
+	if err := exec(ctx, c, installing, next.Statement()); err != nil {
+		return fmt.Errorf("schema version %d: %w", next.Number, err)
+	}
+	return nil
+}
+
+// lockInstall lets one process at a time change what is installed, to the end of its transaction. In read
+// committed the next statement sees what the process before has committed, so that nothing is done twice;
+// in a stricter level it would not.
+func lockInstall(ctx context.Context, c *Client, op operation) error {
+	if err := exec(ctx, c, op, `set transaction isolation level read committed`); err != nil {
+		return err
+	}
+	return exec(ctx, c, op, `select pg_advisory_xact_lock(hashtextextended('pgmq.install', 0))`)
 }
 
 // installing is the operation of all that Install does.
@@ -159,27 +134,6 @@ func (in installation) createExtension(ctx context.Context, c *Client, s schemaS
 	return false, nil
 }
 
-// applyVersion applies one version and writes it into the ledger. The statements of the version are
-// executed by one, because not every protocol takes several. The names in them shall mean what they mean
-// in Postgres, whatever the caller's search_path has.
-func applyVersion(ctx context.Context, c *Client, v schema.Version) error {
-	err := exec(ctx, c, installing, `
-		do $pgmq_install$
-		declare
-			caller_path constant text := pg_catalog.current_setting('search_path');
-		begin
-			perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-			execute $pgmq_version$`+v.SQL+`$pgmq_version$;
-			perform pg_catalog.set_config('search_path', caller_path, true);
-		end;
-		$pgmq_install$`)
-	if err != nil {
-		return fmt.Errorf("schema version %d: %w", v.Number, err)
-	}
-	return exec(ctx, c, installing, `
-		insert into pgmq._ledger (version, checksum) values ($1::integer, $2::text)`, v.Number, v.Checksum)
-}
-
 // look says what the database has, and whether nothing is left to do.
 func (in installation) look(ctx context.Context, c *Client) (v Version, done bool, err error) {
 	s, err := c.schemaState(ctx)
@@ -190,21 +144,17 @@ func (in installation) look(ctx context.Context, c *Client) (v Version, done boo
 }
 
 func (in installation) judge(s schemaState) (v Version, done bool, err error) {
-	switch n := s.version(); {
-	case s.extension != "":
-		v, done = Version{Kind: KindExtension, Name: s.extension}, true
-	case n > 0:
-		v, done = Version{Kind: KindEmbedded, Number: n, Name: strconv.Itoa(n)}, n == len(in.known)
-	case s.hasPGMQ:
-		v, done = Version{Kind: KindForeign}, true
-	case !s.isEmpty:
-		return Version{}, false, ErrUnknownSchema
-	default:
+	v, err = s.installed()
+	if errors.Is(err, ErrNotInstalled) {
 		return Version{}, false, nil
+	}
+	if err != nil {
+		return Version{}, false, err
 	}
 	if in.kind != "" && in.kind != v.Kind {
 		return Version{}, false, &OtherKindError{Installed: v, Wanted: in.kind}
 	}
+	done = v.Kind != KindEmbedded || v.Number == len(in.known)
 	return v, done, checkLedger(s.ledger, in.known)
 }
 
@@ -353,12 +303,13 @@ func (e *ChangedSchemaError) Error() string {
 		e.Number, e.Installed, e.Known)
 }
 
-// OtherKindError says that the database has PGMQ, but of another kind than the option of Install asks for.
+// OtherKindError says that the database has PGMQ, but of another kind than the option of Install asks for,
+// or than Uninstall may drop.
 type OtherKindError struct {
 	Installed Version
 	Wanted    Kind
 }
 
 func (e *OtherKindError) Error() string {
-	return fmt.Sprintf("the database has PGMQ already, kind %q, while %q is asked for", e.Installed.Kind, e.Wanted)
+	return fmt.Sprintf("the PGMQ of this database is of kind %q, while %q is asked for", e.Installed.Kind, e.Wanted)
 }

@@ -450,10 +450,15 @@ func run(t testing.TB, d *pgmqtest.Database, sql string) {
 // newRole makes a role of the test's own; roles belong to the whole server.
 func newRole(t testing.TB, d *pgmqtest.Database) string {
 	t.Helper()
-	name := "role_of_" + databaseOf(t, d)
-	run(t, d, `create role `+name)
+	return newNamedRole(t, d, "role_of_"+databaseOf(t, d))
+}
+
+func newNamedRole(t testing.TB, d *pgmqtest.Database, name string) string {
+	t.Helper()
+	quoted := pgx.Identifier{name}.Sanitize()
+	run(t, d, `create role `+quoted)
 	t.Cleanup(func() {
-		for _, statement := range []string{`drop owned by ` + name + ` cascade`, `drop role ` + name} {
+		for _, statement := range []string{`drop owned by ` + quoted + ` cascade`, `drop role ` + quoted} {
 			if _, err := d.Pool.Exec(context.Background(), statement); err != nil {
 				t.Error(err)
 			}

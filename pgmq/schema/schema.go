@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"strings"
 )
 
@@ -25,6 +26,26 @@ type Version struct {
 	SQL string
 	// Checksum is the SHA-256 of SQL in hexadecimal.
 	Checksum string
+}
+
+// Statement is the step as one statement, which also writes it into the ledger: it happens as a whole or
+// not at all, in a transaction or without one, and may be run by any tool. Client.Install runs the same.
+//
+// The names in SQL shall mean what they mean in Postgres, whatever the caller's search_path has.
+func (v Version) Statement() string {
+	return `do $pgmq_install$
+declare
+    caller_path constant text := pg_catalog.current_setting('search_path');
+begin
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    execute $pgmq_version$
+` + v.SQL + `$pgmq_version$;
+    insert into pgmq._ledger (version, checksum)
+    values (` + strconv.Itoa(v.Number) + `, '` + strings.ReplaceAll(v.Checksum, "'", "''") + `');
+    perform pg_catalog.set_config('search_path', caller_path, true);
+end;
+$pgmq_install$;
+`
 }
 
 var versions = load()

@@ -2,6 +2,7 @@ package watermillpgmq_test
 
 import (
 	"context"
+	"crypto/rand"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ import (
 // restricted is a pool for the same database, used by a role that has only these rights.
 func restricted(t *testing.T, db *pgxpool.Pool, rights ...string) (pool *pgxpool.Pool, role string) {
 	t.Helper()
-	role = "role_of_" + strings.ToLower(db.Config().ConnConfig.Database)
+	role = "role_" + strings.ToLower(rand.Text()[:8]) + "_of_" + db.Config().ConnConfig.Database
 	name := pgx.Identifier{role}.Sanitize()
 	execute(t, db, `create role `+name)
 	t.Cleanup(func() { // before the database goes
@@ -57,9 +58,9 @@ func TestRights_MissingIsNamed(t *testing.T) {
 		"publish to a topic, nothing granted":     {nil, publish(watermillpgmq.TopicTopology{}), "USAGE on schema pgmq"},
 		"publish to a queue, nothing granted":     {nil, publish(watermillpgmq.QueueTopology{}), "USAGE on schema pgmq"},
 		"publish to a topic without the routes":   {[]string{usage, `insert, select on table pgmq.q_orders`}, publish(watermillpgmq.TopicTopology{}), "SELECT on table pgmq.topic_bindings"},
-		"publish to a topic without its queue":    {[]string{usage, `select on table pgmq.topic_bindings`}, publish(watermillpgmq.TopicTopology{}), "INSERT on table pgmq.q_orders"},
-		"publish to a queue without it":           {[]string{usage}, publish(watermillpgmq.QueueTopology{}), "INSERT on table pgmq.q_orders"},
-		"publish to a queue that one may read":    {[]string{usage, `select on table pgmq.q_orders`}, publish(watermillpgmq.QueueTopology{}), "INSERT on table pgmq.q_orders"},
+		"publish to a topic without its queue":    {[]string{usage, `select on table pgmq.topic_bindings`}, publish(watermillpgmq.TopicTopology{}), "INSERT (vt, message, headers) on table pgmq.q_orders"},
+		"publish to a queue without it":           {[]string{usage}, publish(watermillpgmq.QueueTopology{}), "INSERT (vt, message, headers) on table pgmq.q_orders"},
+		"publish to a queue that one may read":    {[]string{usage, `select on table pgmq.q_orders`}, publish(watermillpgmq.QueueTopology{}), "INSERT (vt, message, headers) on table pgmq.q_orders"},
 		"subscribe to a topic, nothing granted":   {nil, subscribe(watermillpgmq.TopicTopology{}, "orders"), "USAGE on schema pgmq"},
 		"subscribe to a queue, nothing granted":   {nil, subscribe(watermillpgmq.QueueTopology{}, "orders"), "USAGE on schema pgmq"},
 		"subscribe to a topic without the routes": {[]string{usage}, subscribe(watermillpgmq.TopicTopology{}, "orders"), "SELECT on table pgmq.topic_bindings"},

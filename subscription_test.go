@@ -213,7 +213,8 @@ func TestAck_OutlivesLostConnections(t *testing.T) {
 
 	require.True(t, msg.Ack())
 	eventually(t, func() error { // the settlement is on its way, and so is the next read
-		if n := pool.Stat().AcquiredConns(); n < 2 {
+		stat := pool.Stat()
+		if n := stat.AcquiredConns() + stat.ConstructingConns(); n < 2 {
 			return fmt.Errorf("%d connections are used", n)
 		}
 		return nil

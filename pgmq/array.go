@@ -24,6 +24,41 @@ func stdArg(arg any) any {
 	return arg
 }
 
+// texts are messages as array parameters; nil is SQL NULL. All texts are parts of one, which is one
+// allocation instead of many.
+func texts(msgs []Outgoing) (bodies, headers []*string) {
+	size, n := 0, 0
+	for i := range msgs {
+		size += len(msgs[i].Body) + len(msgs[i].Headers)
+		n += notNil(msgs[i].Body) + notNil(msgs[i].Headers)
+	}
+	var all strings.Builder
+	all.Grow(size)
+	parts := make([]string, 0, n) // never grows: the elements are pointed at
+	add := func(raw []byte) *string {
+		if raw == nil {
+			return nil
+		}
+		start := all.Len()
+		all.Write(raw)
+		parts = append(parts, all.String()[start:])
+		return &parts[len(parts)-1]
+	}
+	list := make([]*string, 2*len(msgs))
+	bodies, headers = list[:len(msgs):len(msgs)], list[len(msgs):]
+	for i := range msgs {
+		bodies[i], headers[i] = add(msgs[i].Body), add(msgs[i].Headers)
+	}
+	return bodies, headers
+}
+
+func notNil(raw []byte) int {
+	if raw == nil {
+		return 0
+	}
+	return 1
+}
+
 // arrayText is an array as Postgres reads it: {"a","b",NULL}. Everything is quoted, so only quotes and
 // backslashes need care.
 func arrayText(n int, element func(i int) (text string, ok bool)) string {

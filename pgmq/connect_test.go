@@ -210,9 +210,9 @@ func TestClientDoesNotShowThePassword(t *testing.T) {
 	}
 }
 
-func connect(t *testing.T, dsn string) *pgmq.Client {
+func connect(t *testing.T, dsn string, opts ...pgmq.Option) *pgmq.Client {
 	t.Helper()
-	client, err := pgmq.Connect(t.Context(), dsn)
+	client, err := pgmq.Connect(t.Context(), dsn, opts...)
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
 	return client

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 	_ "github.com/lib/pq"              // the driver "postgres"
+	"github.com/stretchr/testify/require"
 
 	"github.com/watermill-pgmq/watermill-pgmq/pgmq"
 	"github.com/watermill-pgmq/watermill-pgmq/pgmqtest"
@@ -144,4 +145,38 @@ func newStdDB(t testing.TB, driver, dsn string) *sql.DB {
 	db.SetMaxOpenConns(2)
 	t.Cleanup(func() { db.Close() })
 	return db
+}
+
+// An error is about the shipment that it is about, also when pgx asks the server about all statements before it
+// sends the first.
+func TestShipmentThatTheServerDoesNotUnderstand(t *testing.T) {
+	t.Parallel()
+	db := pgmqtest.New(t)
+	_, err := db.Pool.Exec(t.Context(), `
+		do $$
+		declare
+			f regprocedure;
+		begin
+			for f in select p.oid from pg_proc as p where p.proname = 'send_batch_topic' loop
+				execute format('drop function %s', f);
+			end loop;
+		end;
+		$$`)
+	require.NoError(t, err)
+	for _, mode := range execModes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			f := fixture{Client: pgmq.New(newPool(t, withParameter(db.DSN, "default_query_exec_mode", mode))), queue: newQueueName()}
+			f.create(t)
+			_, err := f.SendMany(t.Context(), []pgmq.Shipment{
+				{Queue: f.queue, Messages: []pgmq.Outgoing{body("1")}},
+				{RoutingKey: "a.b", Messages: []pgmq.Outgoing{body("2")}},
+			})
+			require.ErrorIs(t, err, pgmq.ErrUnsupported)
+			var failed *pgmq.Error
+			require.ErrorAs(t, err, &failed)
+			require.Equal(t, "send_topic", failed.Op)
+			require.Empty(t, f.bodies(t))
+		})
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"unicode/utf8"
 )
 
 // SendOption changes how messages are sent: VisibleIn or VisibleAt.
@@ -102,17 +101,13 @@ func newBatch(msgs []Outgoing, opts []SendOption) (batch, error) {
 	for _, opt := range opts {
 		opt.applySend(&o)
 	}
-	b := batch{
-		bodies:     make([]*string, len(msgs)),
-		headers:    make([]*string, len(msgs)),
-		visibility: o.visibility,
-	}
 	for i := range msgs {
 		if err := msgs[i].validate(); err != nil {
 			return batch{}, err
 		}
-		b.bodies[i], b.headers[i] = text(msgs[i].Body), text(msgs[i].Headers)
 	}
+	b := batch{visibility: o.visibility}
+	b.bodies, b.headers = texts(msgs)
 	return b, o.visibility.validate()
 }
 
@@ -131,9 +126,6 @@ func (m Outgoing) validate() error {
 	}
 	return nil
 }
-
-// isJSON says whether Postgres can read raw as JSON: what is not UTF-8 it cannot.
-func isJSON(raw json.RawMessage) bool { return json.Valid(raw) && utf8.Valid(raw) }
 
 // text is raw as a parameter; nil is SQL NULL.
 func text(raw json.RawMessage) *string {

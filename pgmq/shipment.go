@@ -86,10 +86,7 @@ func (s *Shipment) validate() error {
 // statement sends the shipment. It returns the queues.
 func (s *Shipment) statement() statement {
 	at, in := s.Visibility.args()
-	bodies, headers := make([]*string, len(s.Messages)), make([]*string, len(s.Messages))
-	for i := range s.Messages {
-		bodies[i], headers[i] = text(s.Messages[i].Body), text(s.Messages[i].Headers)
-	}
+	bodies, headers := texts(s.Messages)
 	switch {
 	case s.Queue != "":
 		return statement{sendToQueueSQL, []any{at, in, s.Queue, bodies, headers, s.Notify}}

@@ -162,7 +162,7 @@ func TestGrant(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := pgmqtest.New(t)
+			d := newEmbedded(t)
 			owner := pgmq.New(d.Pool)
 			fillForRoles(t, owner)
 			role := newRole(t, d)
@@ -273,7 +273,7 @@ func TestMissingRightsAreExact(t *testing.T) {
 	for name, f := range calls {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := pgmqtest.New(t)
+			d := newEmbedded(t)
 			fillForRoles(t, pgmq.New(d.Pool))
 			role := newRole(t, d)
 			c, _ := asRole(t, d, role)
@@ -308,7 +308,7 @@ func TestMissingRightsAreExact(t *testing.T) {
 
 func TestRevoke(t *testing.T) {
 	t.Parallel()
-	d := pgmqtest.New(t)
+	d := newEmbedded(t)
 	owner := pgmq.New(d.Pool)
 	fillForRoles(t, owner)
 	role := newRole(t, d)
@@ -335,7 +335,7 @@ func TestRevoke(t *testing.T) {
 
 func TestGrantRefuses(t *testing.T) {
 	t.Parallel()
-	d := pgmqtest.New(t)
+	d := newEmbedded(t)
 	owner := pgmq.New(d.Pool)
 	fillForRoles(t, owner)
 	role := newRole(t, d)
@@ -393,7 +393,7 @@ func TestGrantRefuses(t *testing.T) {
 // Names are quoted, whatever they are; and who grants at the same time waits.
 func TestGrantToMany(t *testing.T) {
 	t.Parallel()
-	d := pgmqtest.New(t)
+	d := newEmbedded(t)
 	c := pgmq.New(d.Pool)
 	const queue = `Orders "of" ours`
 	must(t, c.CreateQueue(t.Context(), queue))
@@ -411,7 +411,7 @@ func TestGrantToMany(t *testing.T) {
 
 func TestGrantInATransaction(t *testing.T) {
 	t.Parallel()
-	d := pgmqtest.New(t)
+	d := newEmbedded(t)
 	fillForRoles(t, pgmq.New(d.Pool))
 	role := newRole(t, d)
 	undone := errors.New("undone")

@@ -34,6 +34,14 @@ func install(t testing.TB, c *pgmq.Client) {
 	}
 }
 
+// newEmbedded is a database with our schema, whatever the server offers.
+func newEmbedded(t testing.TB) *pgmqtest.Database {
+	t.Helper()
+	d := pgmqtest.NewEmpty(t)
+	install(t, pgmq.New(d.Pool))
+	return d
+}
+
 func TestInstallByManyAtOnce(t *testing.T) {
 	t.Parallel()
 	d := pgmqtest.NewEmpty(t)

@@ -9,7 +9,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/components/delay"
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/watermill-pgmq/watermill-pgmq/pgmq"
@@ -25,6 +24,13 @@ type PublisherConfig struct {
 	// most 200 characters; empty is no group. See GroupByMetadata, GroupByJSONField and GroupByTopic.
 	// Default: nil, no groups.
 	GroupKey func(GroupKeyParams) (string, error)
+	// SerializeGroups makes the order of ids within a group the order of commits: whoever publishes to a
+	// group keeps other publishers with this setting from doing so until its transaction ends. Without
+	// it, of two transactions that publish to one group at the same time, the later commit may have the
+	// smaller id, and be delivered after what was committed, and perhaps handled, before. Transactions
+	// that publish to several groups in different orders can deadlock; Postgres ends one of them. Calls
+	// do not share round trips then. It needs GroupKey. Default: false.
+	SerializeGroups bool
 	// Unroutable says what happens with messages for a topic that leads to no queue. Default:
 	// FailUnroutable.
 	Unroutable Unroutable
@@ -43,6 +49,9 @@ func (cfg PublisherConfig) withDefaults() PublisherConfig {
 // Validate returns a *ConfigError that names the first field with an invalid value. Zero values are
 // valid: they mean the default.
 func (cfg PublisherConfig) Validate() error {
+	if cfg.SerializeGroups && cfg.GroupKey == nil {
+		return &ConfigError{Field: "SerializeGroups", Value: true, Rule: "together with GroupKey"}
+	}
 	if cfg.Unroutable.action == keepUnroutable {
 		if err := pgmq.ValidateQueueName(cfg.Unroutable.queue); err != nil {
 			return &ConfigError{Field: "Unroutable", Value: fmt.Sprintf("%q", cfg.Unroutable.queue), Rule: fmt.Sprintf("a queue name: %v", err)}
@@ -118,6 +127,11 @@ func NewPublisher(db *pgxpool.Pool, cfg PublisherConfig, logger watermill.Logger
 // The errors are ErrPublisherClosed, *TopicError, what the Marshaler returned, ErrMixedTransactions,
 // *UnroutableError, the error of a context, and *pgmq.Error.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
+	return p.publish(transaction{}, topic, messages)
+}
+
+// publish is Publish in a given transaction, or in the one that the messages carry, or in none.
+func (p *Publisher) publish(given transaction, topic string, messages []*message.Message) error {
 	if err := p.enter(); err != nil {
 		return err
 	}
@@ -130,7 +144,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if err != nil {
 		return err
 	}
-	tx, err := transactionOf(messages)
+	tx, err := transactionOf(messages, given)
 	if err != nil {
 		return fmt.Errorf("publish to %q: %w", topic, err)
 	}
@@ -144,10 +158,10 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 		return fmt.Errorf("publish to %q: %w", topic, context.Cause(ctx))
 	}
 	var queues [][]string
-	if tx != nil {
-		queues, err = p.sendInTx(ctx, tx, shipments)
-	} else {
+	if tx.none() {
 		queues, err = p.send(ctx, shipments)
+	} else {
+		queues, err = p.sendInTx(ctx, tx.client(), shipments)
 	}
 	if err != nil {
 		return fmt.Errorf("publish to %q: %w", topic, err)
@@ -168,14 +182,20 @@ func (p *Publisher) send(ctx context.Context, shipments []pgmq.Shipment) ([][]st
 			shipments[i].Fallback = p.cfg.Unroutable.queue
 		}
 	}
+	if p.cfg.SerializeGroups {
+		// Waiting for a group must not hold up calls that share the flush.
+		for i := range shipments {
+			shipments[i].Notify = true
+		}
+		return p.client.SendMany(ctx, shipments)
+	}
 	return p.flusher.send(ctx, shipments)
 }
 
 // sendInTx sends in the caller's transaction, which decides when the notification is sent, so that one is
 // always asked for. The queue for unroutable messages would be locked until the transaction ends if it
 // were created there: another connection does so, when it is needed.
-func (p *Publisher) sendInTx(ctx context.Context, tx pgx.Tx, shipments []pgmq.Shipment) ([][]string, error) {
-	client := pgmq.New(tx)
+func (p *Publisher) sendInTx(ctx context.Context, client *pgmq.Client, shipments []pgmq.Shipment) ([][]string, error) {
 	for i := range shipments {
 		shipments[i].Notify = true
 	}
@@ -223,10 +243,11 @@ func (p *Publisher) ship(topic string, to Destination, messages []*message.Messa
 	var shipments []pgmq.Shipment
 	for _, msg := range messages {
 		out, err := p.cfg.Marshaler.Marshal(topic, msg)
-		if err != nil {
-			return nil, fmt.Errorf("publish to %q: %w", topic, err)
+		var group string
+		if err == nil {
+			group, err = p.group(topic, msg, &out)
 		}
-		if err := p.group(topic, msg, &out); err != nil {
+		if err != nil {
 			return nil, fmt.Errorf("publish to %q: %w", topic, err)
 		}
 		visible, err := visibilityOf(msg)
@@ -243,20 +264,23 @@ func (p *Publisher) ship(topic string, to Destination, messages []*message.Messa
 		}
 		last := &shipments[len(shipments)-1]
 		last.Messages = append(last.Messages, out)
+		if p.cfg.SerializeGroups {
+			last.Serialize = append(last.Serialize, group)
+		}
 	}
 	return shipments, nil
 }
 
-// group sets the group of a message, if there are groups.
-func (p *Publisher) group(topic string, msg *message.Message, out *pgmq.Outgoing) error {
+// group sets the group of a message, if there are groups, and returns it.
+func (p *Publisher) group(topic string, msg *message.Message, out *pgmq.Outgoing) (string, error) {
 	if p.cfg.GroupKey == nil {
-		return nil
+		return "", nil
 	}
 	key, err := p.cfg.GroupKey(GroupKeyParams{Topic: topic, Message: msg})
 	if err != nil {
-		return &GroupKeyError{UUID: msg.UUID, Err: err}
+		return "", &GroupKeyError{UUID: msg.UUID, Err: err}
 	}
-	return setGroup(out, msg.UUID, key)
+	return key, setGroup(out, msg.UUID, key)
 }
 
 // visibilityOf reads the delay that components/delay has put into the metadata. The duration is the

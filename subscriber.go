@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,7 +66,7 @@ type NackDelayParams struct {
 	Topic string
 	// Attempt is how often the message has been delivered, this time included: 1 or more.
 	Attempt int
-	// Message is the message that was nacked.
+	// Message is the message that was nacked. Nil: it could not be unmarshaled.
 	Message *message.Message
 }
 
@@ -310,21 +311,33 @@ func (s *Subscriber) reserve(topic string, source Source) error {
 
 // create makes what is missing. A role that may not create anything can subscribe to what is there.
 func (s *Subscriber) create(ctx context.Context, source Source) error {
-	if source.Pattern == "" {
-		return s.client.CreateQueue(ctx, source.Queue)
+	if source.Pattern != "" {
+		bindings, err := s.client.Bindings(ctx, source.Queue)
+		if err != nil || slices.ContainsFunc(bindings, func(b pgmq.Binding) bool { return b.Pattern == source.Pattern }) {
+			return err
+		}
 	}
-	bindings, err := s.client.Bindings(ctx, source.Queue)
+	queues, err := s.client.Queues(ctx)
 	if err != nil {
 		return err
 	}
-	for _, b := range bindings {
-		if b.Pattern == source.Pattern {
-			return nil
-		}
+	exists := slices.ContainsFunc(queues, func(q pgmq.Queue) bool { return q.Name == source.Queue })
+	if exists && source.Pattern == "" {
+		return nil
 	}
 	return s.client.InTx(ctx, func(tx *pgmq.Client) error {
 		if err := tx.CreateQueue(ctx, source.Queue); err != nil {
 			return err
+		}
+		// On a queue that is new the index costs nothing, while later it has to wait for transactions that
+		// write to the queue.
+		if !exists && s.cfg.Ordering == PerGroup {
+			if err := tx.PrepareGroups(ctx, source.Queue); err != nil {
+				return err
+			}
+		}
+		if source.Pattern == "" {
+			return nil
 		}
 		return tx.BindTopic(ctx, source.Pattern, source.Queue)
 	})

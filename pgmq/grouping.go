@@ -3,6 +3,7 @@ package pgmq
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,8 +22,9 @@ const (
 // ended the last time, so that each group has its turn.
 type grouping struct {
 	leasing *leasing
-	depth   int     // how many messages of one group are taken at once
-	after   *string // the group after which to go on; nil: from the first one
+	indexed atomic.Bool // whether there is the index of PrepareGroups
+	depth   int         // how many messages of one group are taken at once
+	after   *string     // the group after which to go on; nil: from the first one
 
 	circling bool    // on the way around without having found enough
 	begin    *string // where this began
@@ -67,7 +69,7 @@ type walk struct {
 	ended  bool    // there is none behind it
 }
 
-// walk jumps from group to group on the index of PrepareGroups.
+// walk goes from group to group, jumping on the index of PrepareGroups as soon as there is one.
 //
 // Two readers at the same time: both may see the same free head, but only one gets its lock, and the
 // other one passes over the whole group, because of a group only what it has locked without a gap is
@@ -83,37 +85,59 @@ func (g *grouping) walk(ctx context.Context, n int) (w walk, err error) {
 		from = `where ` + groupKeySQL + ` > $6::text`
 		args = append(args, *g.after)
 	}
+	sql := indexedWalkSQL
+	if !g.indexed.Load() {
+		sql = plainWalkSQL
+	}
 	_, err = planned(ctx, g.leasing.client, operation{"read", g.leasing.queue}, func(r row) (struct{}, error) { return struct{}{}, w.scan(r) },
-		fmt.Sprintf(walkSQL, table(g.leasing.queue), groupKeySQL, from), args...)
+		fmt.Sprintf(sql, table(g.leasing.queue), groupKeySQL, from), args...)
 	return w, g.leasing.client.explainLeasing(ctx, operation{"read", g.leasing.queue}, err)
 }
 
-// walkSQL's parameters: messages wanted, visibility timeout in microseconds, groups wanted, messages of
+// The parameters of a walk: messages wanted, visibility timeout in microseconds, groups wanted, messages of
 // each, groups to look at; and the group to begin after.
-const walkSQL = `
-	with recursive walked (group_key, vt) as (
+const (
+	indexedWalkSQL = jumpsSQL + headsSQL + beginningsSQL + takenSQL
+	plainWalkSQL   = scanSQL + headsSQL + headsAloneSQL + takenSQL
+)
+
+// jumpsSQL is the first message of each group, found one by one on the index.
+const jumpsSQL = `
+	with recursive walked (group_key, msg_id, vt) as (
 		(
-			select %[2]s as group_key, vt
+			select %[2]s as group_key, msg_id, vt
 			from %[1]s
 			%[3]s
 			order by group_key, msg_id
 			limit 1
 		)
 		union all
-		select following.group_key, following.vt
+		select following.group_key, following.msg_id, following.vt
 		from walked as w
 		cross join lateral (
-			select %[2]s as group_key, vt
+			select %[2]s as group_key, msg_id, vt
 			from %[1]s
 			where %[2]s > w.group_key
 			order by group_key, msg_id
 			limit 1
 		) as following
-	),
+	),`
+
+// scanSQL is the same without the index, by one look at every message.
+const scanSQL = `
+	with walked as (
+		select distinct on (group_key) %[2]s as group_key, msg_id, vt
+		from %[1]s
+		%[3]s
+		order by group_key, msg_id
+	),`
+
+// headsSQL picks the groups whose first message is visible.
+const headsSQL = `
 	-- the walk goes on only until enough free heads are found
 	heads as materialized (
-		select w.group_key
-		from (select group_key, vt from walked limit $5::bigint) as w
+		select w.group_key, w.msg_id
+		from (select group_key, msg_id, vt from walked limit $5::bigint) as w
 		where w.vt <= clock_timestamp()
 		limit $3::bigint
 	),
@@ -128,7 +152,11 @@ const walkSQL = `
 				else false
 			end as ended
 	),
-	-- "between" keeps the planner on the group's part of the index, however frequent it takes it to be
+`
+
+// beginningsSQL is the first messages of these groups. "Between" keeps the planner on the group's part of
+// the index, however frequent it takes the group to be.
+const beginningsSQL = `
 	beginnings as (
 		select h.group_key, m.msg_id, bool_and(m.vt <= clock_timestamp()) over (partition by h.group_key order by m.msg_id) as free
 		from heads as h
@@ -139,7 +167,18 @@ const walkSQL = `
 			order by %[2]s, msg_id
 			limit $4::bigint
 		) as m
-	),
+	),`
+
+// headsAloneSQL takes no more than the heads: without the index, to look for more is to look at everything.
+const headsAloneSQL = `
+	beginnings as (
+		select group_key, msg_id, true as free
+		from heads
+		where $4::bigint > 0
+	),`
+
+// takenSQL leases them.
+const takenSQL = `
 	candidates as materialized (
 		select group_key, msg_id
 		from beginnings

@@ -10,9 +10,6 @@ import (
 // second, fetched in batches while others are being handled.
 func (r *Reader) take() {
 	retry := newRetry()
-	if r.cfg.Grouped {
-		r.prepare()
-	}
 	for {
 		n := r.wanted()
 		if n == 0 {
@@ -49,9 +46,21 @@ func (r *Reader) take() {
 	}
 }
 
-// prepare makes the index of a grouped reader, if it can.
+// prepare is the goroutine that makes the index of a grouped reader, which goes on without it meanwhile:
+// building it has to wait for transactions that write to the queue.
 func (r *Reader) prepare() {
-	if err := r.leasing.client.PrepareGroups(r.life, r.leasing.queue); err != nil {
+	ctx, cancel := context.WithCancel(r.life)
+	defer cancel()
+	r.taking.Go(func() {
+		select {
+		case <-r.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	err := r.leasing.client.PrepareGroups(ctx, r.leasing.queue)
+	r.grouping.indexed.Store(err == nil)
+	if err != nil && ctx.Err() == nil {
 		r.log.Warn("no index on the groups: reads look at every message", "error", err)
 	}
 }

@@ -163,7 +163,7 @@ func (c *Client) NewReader(ctx context.Context, queue string, cfg ReaderConfig) 
 	r.shelf = &plainShelf{}
 	if cfg.Grouped {
 		r.shelf = newGroupShelf()
-		r.grouping = grouping{leasing: &r.leasing, depth: 1}
+		r.grouping.leasing, r.grouping.depth = &r.leasing, 1
 	}
 	watcher := cfg.Watcher
 	if watcher == nil {
@@ -175,6 +175,9 @@ func (c *Client) NewReader(ctx context.Context, queue string, cfg ReaderConfig) 
 	r.watch = watcher.watch(queue)
 	r.life, r.end = context.WithCancel(context.Background())
 	r.taking.Go(r.take)
+	if cfg.Grouped {
+		r.taking.Go(r.prepare)
+	}
 	r.keeping.Go(r.keep)
 	r.keeping.Go(r.settleAll)
 	r.unbind = context.AfterFunc(ctx, r.Stop)

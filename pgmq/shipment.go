@@ -17,6 +17,9 @@ type Shipment struct {
 	// Notify tells the listeners of the queues (see Channel) when the transaction commits. Several
 	// in one transaction are one.
 	Notify bool
+	// Serialize holds FIFO groups to which nobody else who serializes them may send until the
+	// transaction ends, so that within them the order of ids is the order of commits. Default: none.
+	Serialize []string
 }
 
 // SendMany sends all shipments or none, in their order, in one round trip, and returns for each of
@@ -26,23 +29,35 @@ func (c *Client) SendMany(ctx context.Context, shipments []Shipment) ([][]string
 	if len(shipments) == 0 {
 		return nil, nil
 	}
-	statements := make([]statement, len(shipments))
+	var groups []string
 	for i := range shipments {
 		if err := shipments[i].validate(); err != nil {
 			return nil, shipments[i].operation().fail(err)
 		}
-		statements[i] = shipments[i].statement()
+		groups = append(groups, shipments[i].Serialize...)
+	}
+	statements := make([]statement, 0, len(shipments)+1)
+	if len(groups) > 0 {
+		statements = append(statements, statement{serializeSQL, []any{groups}})
+	}
+	first := len(statements)
+	for i := range shipments {
+		statements = append(statements, shipments[i].statement())
 	}
 	if c.db == nil {
 		return nil, shipments[0].operation().fail(ErrNilDB)
 	}
 	queues := make([][]string, len(shipments))
 	at, err := queryAll(ctx, c, shipments[0].operation(), statements, func(i int, r rows) (err error) {
-		queues[i], err = collect(r, scanSent)
+		if i < first {
+			_, err = collect(r, scanNothing)
+		} else {
+			queues[i-first], err = collect(r, scanSent)
+		}
 		return err
 	})
 	if err != nil {
-		return nil, c.wrap(ctx, shipments[at].operation(), err)
+		return nil, c.wrap(ctx, shipments[max(at-first, 0)].operation(), err)
 	}
 	return queues, nil
 }
@@ -96,6 +111,16 @@ func (s *Shipment) statement() statement {
 		return statement{sendToTopicOrFallbackSQL, []any{at, in, s.RoutingKey, bodies, headers, s.Notify, s.Fallback}}
 	}
 }
+
+// serializeSQL takes the locks of all groups before the first id is given, in one order so that two
+// senders do not wait for each other.
+const serializeSQL = `
+	select pg_advisory_xact_lock(keys.key)
+	from (
+		select distinct hashtextextended('pgmq.group.' || g, 0) as key
+		from unnest($1::text[]) as g
+		order by key
+	) as keys`
 
 // A function in FROM runs to its end before its first row is seen, so distinct does not cut it short.
 const (

@@ -48,6 +48,10 @@ test_stress: ## Run Watermill's suite in stress mode: ten copies of it side by s
 test_reconnect: ## Run the tests that restart Postgres under a running Pub/Sub.
 	go test -count 1 -run '^TestPubSub.*/^TestReconnect$$' -timeout 20m -v .
 
+.PHONY: test-matrix
+test-matrix: ## Run the tests of the client on Postgres 14 to 18, whose programs come from npm.
+	.ci/matrix
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz test for FUZZTIME (1m).
 	@found=0; \

@@ -108,7 +108,7 @@ func (c *Client) wrap(ctx context.Context, op operation, err error) error {
 			err = fmt.Errorf("%w: %w", ended, err)
 		}
 	case stateUndefinedTable:
-		err = fmt.Errorf("%w: %w", ErrQueueNotFound, err)
+		err = fmt.Errorf("%w: %w", c.missingTable(ctx, op), err)
 	case stateInvalidSchemaName:
 		err = fmt.Errorf("%w: %w", ErrNotInstalled, err)
 	case stateUndefinedFunction:
@@ -117,6 +117,22 @@ func (c *Client) wrap(ctx context.Context, op operation, err error) error {
 		err = c.explainRights(ctx, op, err)
 	}
 	return op.fail(err)
+}
+
+// missingTable says what it means that a table is missing: a queue, unless PGMQ itself is.
+func (c *Client) missingTable(ctx context.Context, op operation) error {
+	if op.name == "create" || op.name == "list_queues" {
+		return ErrNotInstalled // there is no queue yet, so it is one of PGMQ's own
+	}
+	if c.db.isTx() {
+		return ErrQueueNotFound // a transaction that has failed answers nothing
+	}
+	installed, err := queryOne(ctx, c, op, scanValue[bool], `
+		select exists (select from pg_catalog.pg_namespace as n where n.nspname = 'pgmq')`)
+	if err == nil && !installed {
+		return ErrNotInstalled
+	}
+	return ErrQueueNotFound
 }
 
 // stateOf is the SQLSTATE of an error that came from the server, whichever driver brought it; else empty.

@@ -19,6 +19,7 @@ func (r *Reader) keep() {
 				r.trim()
 			}
 			r.extend()
+			r.giveUp(time.Now())
 		case <-r.drained:
 			return
 		}
@@ -52,6 +53,19 @@ func (r *Reader) extend() {
 	}
 	for _, lease := range r.renew(old, kept, asked) {
 		lease.cancel(ErrLeaseLost)
+	}
+}
+
+// giveUp ends the contexts of leases that could not be extended in time: the server cannot be reached, and
+// others may have their messages by now. Whether they do is decided when it can be reached again.
+func (r *Reader) giveUp(now time.Time) {
+	for _, lease := range r.held() {
+		r.mu.Lock()
+		lost := now.After(lease.until)
+		r.mu.Unlock()
+		if lost {
+			lease.cancel(ErrLeaseLost) // nothing, if it has ended before
+		}
 	}
 }
 

@@ -24,6 +24,16 @@ type leasing struct {
 	archive bool
 }
 
+// probe runs the statements without effect, so that a missing queue or right is an error before the first
+// message is taken.
+func (l *leasing) probe(ctx context.Context) error {
+	if _, err := l.take(ctx, 0); err != nil {
+		return err
+	}
+	_, err := l.ack(ctx, nil)
+	return err
+}
+
 // take leases up to n of the oldest visible messages and returns them in the order of their ids.
 // Messages that somebody else is taking at the same time are passed over, not waited for.
 func (l *leasing) take(ctx context.Context, n int) ([]*Lease, error) {

@@ -3,6 +3,7 @@ package pgmq
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,23 +66,40 @@ func (c *Client) CreateQueue(ctx context.Context, name string, opts ...CreateOpt
 	if err := o.validate(name); err != nil {
 		return op.fail(err)
 	}
-	// A queue that is there needs no rights to create one, and a name is only compared with others
-	// before the first of them is made: PGMQ itself would give both one table.
-	same, err := query(ctx, c, op, scanValue[string], `
-		select queue_name::text from pgmq.meta where lower(queue_name) = lower($1::text)`, name)
-	if err != nil {
-		return c.explain(ctx, op, err)
+	// A queue that is there needs no rights to create one.
+	if exists, err := c.compareNames(ctx, op); err != nil || exists {
+		return err
 	}
-	for _, existing := range same {
-		if existing == name {
-			return nil
+	return c.InTx(ctx, func(tx *Client) error {
+		// PGMQ would give two names one table. Of those who create one at the same time, each looks after
+		// the one before has committed.
+		err := exec(ctx, tx, op, `
+			select pg_advisory_xact_lock(hashtextextended('pgmq.create.' || lower($1::text), 0))`, name)
+		if err != nil {
+			return tx.explain(ctx, op, err)
 		}
+		if exists, err := tx.compareNames(ctx, op); err != nil || exists {
+			return err
+		}
+		sql, args := o.statement(name)
+		return tx.explain(ctx, op, exec(ctx, tx, op, sql, args...))
+	})
+}
+
+// compareNames says whether the queue that is to be created exists, and refuses it if one exists whose
+// name differs by case only.
+func (c *Client) compareNames(ctx context.Context, op operation) (exists bool, err error) {
+	same, err := query(ctx, c, op, scanValue[string], `
+		select queue_name::text from pgmq.meta where lower(queue_name) = lower($1::text)`, op.queue)
+	switch {
+	case err != nil:
+		return false, c.explain(ctx, op, err)
+	case slices.Contains(same, op.queue):
+		return true, nil
+	case len(same) > 0:
+		return false, op.fail(ErrQueueNameCollision)
 	}
-	if len(same) > 0 {
-		return op.fail(ErrQueueNameCollision)
-	}
-	sql, args := o.statement(name)
-	return c.explain(ctx, op, exec(ctx, c, op, sql, args...))
+	return false, nil
 }
 
 // DropQueue drops a queue with its archive and bindings, and says whether there was one

@@ -135,7 +135,8 @@ type Reader struct {
 }
 
 // NewReader starts a reader of a queue. The client's handle must be a *pgxpool.Pool, or a *sql.DB, which
-// cannot listen: then the reader polls. It needs PGMQ 1.10 or later. The values of ctx
+// cannot listen: then the reader polls. It needs PGMQ 1.10 or later, and finds out at once when the queue or
+// a right is missing. The values of ctx
 // are visible in the leases' contexts; when it ends, Next returns ErrReaderClosed. Close gives back
 // what is held, and must be called.
 func (c *Client) NewReader(ctx context.Context, queue string, cfg ReaderConfig) (*Reader, error) {
@@ -164,6 +165,9 @@ func (c *Client) NewReader(ctx context.Context, queue string, cfg ReaderConfig) 
 	if cfg.Grouped {
 		r.shelf = newGroupShelf()
 		r.grouping.leasing, r.grouping.depth = &r.leasing, 1
+	}
+	if err := r.leasing.probe(ctx); err != nil {
+		return nil, err
 	}
 	watcher := cfg.Watcher
 	if watcher == nil {

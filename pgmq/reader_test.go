@@ -125,21 +125,16 @@ func TestReader_OnDatabaseSQL(t *testing.T) {
 	require.NoError(t, std.Close())
 }
 
-func TestReader_NeedsLastReadAt(t *testing.T) {
+func TestNewReader_FindsOutWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	db := workQueue(t)
-	_, err := db.Exec(t.Context(), `alter table pgmq.q_work drop column last_read_at`)
+	_, err := pgmq.New(db).NewReader(t.Context(), "nope", pgmq.ReaderConfig{})
+	require.ErrorIs(t, err, pgmq.ErrQueueNotFound)
+	_, err = db.Exec(t.Context(), `alter table pgmq.q_work drop column last_read_at`)
 	require.NoError(t, err)
-	errs := make(chan error, 100)
-	logger := slog.New(errorHandler{errs})
-	newReader(t, db, pgmq.ReaderConfig{Logger: logger})
-	select {
-	case err := <-errs:
-		require.ErrorIs(t, err, pgmq.ErrUnsupported)
-		require.ErrorContains(t, err, "PGMQ 1.10")
-	case <-time.After(soon):
-		t.Fatal("no error was logged")
-	}
+	_, err = pgmq.New(db).NewReader(t.Context(), "work", pgmq.ReaderConfig{})
+	require.ErrorIs(t, err, pgmq.ErrUnsupported)
+	require.ErrorContains(t, err, "PGMQ 1.10")
 }
 
 // errorHandler passes on the errors that are logged.

@@ -37,34 +37,54 @@ func TestHandlesBehindPgBouncer(t *testing.T) {
 
 func TestReaderBehindPgBouncer(t *testing.T) {
 	t.Parallel()
-	const n = 300
-	db := pgmqtest.New(t)
-	dsn := pgBouncerDSN(t, db)
+	dsn := pgBouncerDSN(t, pgmqtest.New(t))
 	for _, mode := range []string{"cache_describe", "exec", "simple_protocol"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			f := fixture{Client: pgmq.New(newPool(t, withParameter(dsn, "default_query_exec_mode", mode))), queue: newQueueName()}
-			f.create(t)
-			_, err := f.SendBatch(t.Context(), f.queue, make([]pgmq.Outgoing, n))
-			require.NoError(t, err)
-
-			watcher, err := f.NewWatcher(pgmq.WatcherConfig{DisableListen: true, PollInterval: 10 * time.Millisecond})
-			require.NoError(t, err)
-			defer watcher.Close()
-			reader, err := f.NewReader(t.Context(), f.queue, pgmq.ReaderConfig{Watcher: watcher})
-			require.NoError(t, err)
-			for i := range n {
-				lease, err := reader.Next(t.Context())
-				require.NoError(t, err)
-				require.EqualValues(t, i+1, lease.ID)
-				lease.Ack()
-			}
-			require.NoError(t, reader.Close(t.Context()))
-			left, err := f.Purge(t.Context(), f.queue)
-			require.NoError(t, err)
-			require.Zero(t, left)
+			testReader(t, withParameter(dsn, "default_query_exec_mode", mode))
 		})
 	}
+}
+
+// A reader wants its statements to be planned anew, in whatever way its connections can do that.
+func TestReaderInEveryMode(t *testing.T) {
+	t.Parallel()
+	db := pgmqtest.New(t)
+	for _, mode := range execModes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			dsn := withParameter(db.DSN, "default_query_exec_mode", mode)
+			testReader(t, dsn)
+			if mode != "cache_describe" {
+				testReader(t, withParameter(dsn, "description_cache_capacity", "0"))
+			}
+		})
+	}
+}
+
+func testReader(t *testing.T, dsn string) {
+	t.Helper()
+	const n = 300
+	f := fixture{Client: pgmq.New(newPool(t, dsn)), queue: newQueueName()}
+	f.create(t)
+	_, err := f.SendBatch(t.Context(), f.queue, make([]pgmq.Outgoing, n))
+	require.NoError(t, err)
+
+	watcher, err := f.NewWatcher(pgmq.WatcherConfig{DisableListen: true, PollInterval: 10 * time.Millisecond})
+	require.NoError(t, err)
+	defer watcher.Close()
+	reader, err := f.NewReader(t.Context(), f.queue, pgmq.ReaderConfig{Watcher: watcher})
+	require.NoError(t, err)
+	for i := range n {
+		lease, err := reader.Next(t.Context())
+		require.NoError(t, err)
+		require.EqualValues(t, i+1, lease.ID)
+		lease.Ack()
+	}
+	require.NoError(t, reader.Close(t.Context()))
+	left, err := f.Purge(t.Context(), f.queue)
+	require.NoError(t, err)
+	require.Zero(t, left)
 }
 
 // pgBouncerConfig: a client meets the server connections in turn.

@@ -72,8 +72,8 @@ func messages() func(row) (Message, error) {
 		return nil
 	})
 	return func(r row) (Message, error) {
-		m, lastRead = Message{}, nil
-		err := scan(r)
+		err := scan(r) // into m, whose columns are the same in each row
+		m.LastReadAt = time.Time{}
 		if lastRead != nil {
 			m.LastReadAt = *lastRead
 		}

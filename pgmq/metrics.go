@@ -80,7 +80,6 @@ func metrics() func(row) (Metrics, error) {
 		return nil
 	})
 	return func(r row) (Metrics, error) {
-		m = Metrics{}
 		err := scan(r)
 		m.Newest, m.Oldest = seconds(newest), seconds(oldest)
 		return m, err

@@ -14,18 +14,19 @@ import (
 	"github.com/watermill-pgmq/watermill-pgmq/pgmqtest"
 )
 
-// queries signals each statement of a pool that begins.
+// queries signals each statement of a pool that has ended.
 type queries chan struct{}
 
-func (q queries) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+func (queries) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+func (q queries) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {
 	select {
 	case q <- struct{}{}:
 	default:
 	}
-	return ctx
 }
-
-func (queries) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // newPollingPool is a pool of one connection: who held it while waiting would keep others from sending.
 func newPollingPool(t testing.TB, d *pgmqtest.Database) (*pgxpool.Pool, queries) {
@@ -73,8 +74,8 @@ func TestPollLooksAgain(t *testing.T) {
 		pool, looks := newPollingPool(t, d)
 		c := pgmq.New(pool)
 		done := readInBackground(t.Context(), c, append(opts, pgmq.Poll(time.Hour, time.Millisecond))...)
-		<-looks
-		<-looks // the queue was empty at the first look
+		await(t, looks, "the first look")
+		await(t, looks, "the second look, after the queue was empty")
 		if _, err := c.Send(t.Context(), "q", body(`{"n": 1}`)); err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +105,7 @@ func TestPollIsWoken(t *testing.T) {
 	defer listener.Close()
 
 	done := readInBackground(t.Context(), c, pgmq.Poll(time.Hour, time.Hour), pgmq.WokenBy(listener))
-	<-looks // it has looked, and listens
+	await(t, looks, "the first look, when it listens already")
 	if _, err := pgmq.New(d.Pool).Send(t.Context(), "q", body(`1`)); err != nil {
 		t.Fatal(err)
 	}
@@ -126,18 +127,18 @@ func TestPollEnds(t *testing.T) {
 		t.Errorf("an empty queue gave %v, %v after %v", msgs, err, took)
 	}
 	if len(looks) != 2 {
-		t.Errorf("it has looked %d times, want at the beginning and at the end", len(looks))
+		t.Fatalf("it has looked %d times, want at the beginning and at the end", len(looks))
 	}
-	<-looks
-	<-looks
+	await(t, looks, "a look")
+	await(t, looks, "a look")
 	if msgs, err = c.Read(t.Context(), "q", 0, pgmq.Poll(0, time.Hour)); err != nil || len(msgs) != 0 {
 		t.Errorf("without a wait: %v, %v", msgs, err)
 	}
-	<-looks
+	await(t, looks, "a look")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	done := readInBackground(ctx, c, pgmq.Poll(time.Hour, time.Hour))
-	<-looks
+	await(t, looks, "a look")
 	cancel()
 	var operation *pgmq.Error
 	if got := <-done; !errors.Is(got.err, context.Canceled) || !errors.As(got.err, &operation) {

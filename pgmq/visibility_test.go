@@ -109,6 +109,32 @@ func TestIDsAreReported(t *testing.T) {
 	})
 }
 
+// Messages that were read and others come in one result; and those with headers and those without.
+func TestMixedMessages(t *testing.T) {
+	t.Parallel()
+	c := pgmq.New(pgmqtest.New(t).Pool)
+	newQueue(t, c, "q")
+	if _, err := c.Send(t.Context(), "q", pgmq.Outgoing{Body: []byte(`1`), Headers: []byte(`{}`)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(t.Context(), "q", 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Send(t.Context(), "q", pgmq.Outgoing{}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.SetVisibility(t.Context(), "q", pgmq.VisibleIn(0), 1, 2)
+	if err != nil || len(got) != 2 {
+		t.Fatalf("%v, %v", got, err)
+	}
+	if m := got[0]; m.ReadCount != 1 || time.Since(m.LastReadAt).Abs() > time.Minute || string(m.Body) != `1` || string(m.Headers) != `{}` {
+		t.Errorf("read: %+v", m)
+	}
+	if m := got[1]; m.ReadCount != 0 || !m.LastReadAt.IsZero() || m.Body != nil || m.Headers != nil {
+		t.Errorf("not read: %+v", m)
+	}
+}
+
 func TestVisibilityRefuses(t *testing.T) {
 	t.Parallel()
 	c := pgmq.New(nil)

@@ -13,6 +13,7 @@ const (
 	stateDuplicateTable  = "42P07"
 	stateUniqueViolation = "23505"
 	stateUndefinedObject = "42704"
+	stateDeadlock        = "40P01"
 )
 
 // PrepareGroups creates the index by which a grouped Reader finds the heads of the groups, unless there is
@@ -60,7 +61,7 @@ func (c *Client) prepareGroups(ctx context.Context, queue string) (ready bool, e
 		// Whoever was building it has died.
 		err := exec(ctx, c, op, `drop index concurrently if exists `+pgx.Identifier{"pgmq", index.name}.Sanitize())
 		if err != nil && stateOf(err) != stateUndefinedObject {
-			return false, err
+			return false, c.unlessBeaten(err)
 		}
 	}
 	concurrently := `concurrently`
@@ -69,10 +70,19 @@ func (c *Client) prepareGroups(ctx context.Context, queue string) (ready bool, e
 	}
 	err = exec(ctx, c, op, fmt.Sprintf(`create index %s if not exists %s on %s (%s, msg_id)`,
 		concurrently, pgx.Identifier{groupIndex(queue)}.Sanitize(), table(queue), groupKeySQL))
-	if stateOf(err) == stateDuplicateTable || stateOf(err) == stateUniqueViolation {
-		return false, nil // somebody else was faster
+	return false, c.unlessBeaten(err) // the next attempt finds it, and sees whether it is valid
+}
+
+// unlessBeaten is nil where somebody else was faster. Two who build concurrently may deadlock: one waits
+// for the lock on the table, while the other, who has it, waits for everybody that began before the index.
+func (c *Client) unlessBeaten(err error) error {
+	switch state := stateOf(err); {
+	case state == stateDuplicateTable || state == stateUniqueViolation:
+		return nil
+	case state == stateDeadlock && !c.db.isTx():
+		return nil
 	}
-	return false, err // the next attempt finds it, and sees whether it is valid
+	return err
 }
 
 // groupIndex is the name of the index: at most 63 bytes, and none of PGMQ's own.

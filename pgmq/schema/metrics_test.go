@@ -3,6 +3,7 @@ package schema_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -54,6 +55,7 @@ func TestMetricsEstimateLooksAtFewMessages(t *testing.T) {
 	exec(t, d.Pool, `select pgmq.send_batch('q', (select array_agg('1'::jsonb) from generate_series(1, 50000)))`)
 	exec(t, d.Pool, `vacuum analyze pgmq.q_q`) // tells the server how many rows there are
 	conn := session(t, d)
+	awaitStatistics(t, conn, 50000)
 	looked := rowsLookedAt(t, conn, "q_q", func(tx pgx.Tx) {
 		if got := one[string](t, tx, lengths+`_metrics_estimate('q') as m`); got != "q 50000 50000 50000" {
 			t.Errorf("estimate: %s", got)
@@ -61,6 +63,21 @@ func TestMetricsEstimateLooksAtFewMessages(t *testing.T) {
 	})
 	if looked > 21000 {
 		t.Errorf("looked at %d of 50000 messages", looked)
+	}
+}
+
+// awaitStatistics waits until the server has counted the rows of pgmq.q_q: before Postgres 15 that is not
+// done by the statement itself.
+func awaitStatistics(t testing.TB, conn *pgx.Conn, rows int64) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for one[int64](t, conn, `select pg_stat_get_live_tuples('pgmq.q_q'::regclass)`) != rows {
+		select {
+		case <-tick.C:
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		}
 	}
 }
 

@@ -53,9 +53,9 @@ type readResult struct {
 func readInBackground(ctx context.Context, c *pgmq.Client, opts ...pgmq.ReadOption) <-chan readResult {
 	done := make(chan readResult, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		limited, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
-		msgs, err := c.Read(ctx, "q", time.Minute, opts...)
+		msgs, err := c.Read(limited, "q", time.Minute, opts...)
 		done <- readResult{msgs, err}
 	}()
 	return done

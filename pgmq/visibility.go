@@ -22,9 +22,6 @@ func VisibleAt(t time.Time) Visibility { return Visibility{at: t} }
 
 func (v Visibility) applySend(o *sendOptions) { o.visibility = v }
 
-// now says whether nothing is to be hidden.
-func (v Visibility) now() bool { return v.in == 0 && v.at.IsZero() }
-
 func (v Visibility) validate() error {
 	switch {
 	case v.in < 0:
@@ -111,7 +108,7 @@ func wholeSeconds(name string, d time.Duration) (int32, error) {
 // roundUp is d in units, of which no wait becomes none.
 func roundUp(d, unit time.Duration) int64 {
 	n := d / unit
-	if d > n*unit {
+	if d%unit > 0 {
 		n++
 	}
 	return int64(n)

@@ -144,7 +144,7 @@ func TestPasswordIsNotShown(t *testing.T) {
 			if name == "wrong password" {
 				var server interface{ SQLState() string }
 				require.ErrorAs(t, err, &server)
-				require.Equal(t, "08P01", server.SQLState(), err)
+				require.Contains(t, []string{"28P01", "08P01"}, server.SQLState(), err) // depends on PgBouncer's version
 			}
 		})
 	}

@@ -24,9 +24,11 @@ var (
 	deleteAny     = privilege{name: "DELETE"}
 	insertArchive = privilege{"INSERT", []string{"msg_id", "read_ct", "enqueued_at", "last_read_at", "vt", "message", "headers"}}
 	count         = privilege{"SELECT", []string{"tableoid", "msg_id", "read_ct", "enqueued_at", "last_read_at", "vt"}}
+	measure       = privilege{"SELECT", []string{"tableoid", "msg_id", "enqueued_at", "vt"}}
 	countArchive  = privilege{"SELECT", append([]string{"archived_at"}, count.columns...)}
 	// notified is what the trigger needs that notifies listeners: it runs with the rights of the sender.
-	notified = privilege{"UPDATE", []string{"last_notified_at"}}
+	notified    = privilege{"UPDATE", []string{"last_notified_at"}}
+	setThrottle = privilege{"UPDATE", []string{"throttle_interval_ms"}}
 )
 
 // rights is what an operation, or a role, needs, by what it needs it on.
@@ -46,7 +48,8 @@ var needed = map[string]rights{
 	"pop":                          {queue: []privilege{selectAll, setVT, deleteAny}}, // to lock takes a right to update
 	"delete":                       {queue: []privilege{selectID, deleteAny}},
 	"archive":                      {queue: []privilege{selectAll, deleteAny}, archive: []privilege{insertArchive, selectID}},
-	"metrics":                      {queue: []privilege{count}, sequence: []privilege{selectAll}, meta: []privilege{selectAll}},
+	"metrics":                      {queue: []privilege{measure}, sequence: []privilege{selectAll}},
+	"metrics_all":                  {queue: []privilege{measure}, sequence: []privilege{selectAll}, meta: []privilege{selectAll}},
 	"purge":                        {queue: []privilege{selectID, {name: "TRUNCATE"}}},
 	"create":                       {meta: []privilege{selectAll, {name: "INSERT"}}, create: true},
 	"drop_queue":                   {meta: []privilege{selectAll, deleteAny}, own: true},
@@ -56,10 +59,18 @@ var needed = map[string]rights{
 	"unbind_topic":                 {meta: []privilege{selectAll}, bindings: []privilege{selectAll, deleteAny}},
 	"list_topic_bindings":          {bindings: []privilege{selectAll}},
 	"test_routing":                 {bindings: []privilege{selectAll}},
-	"enable_notify_insert":         {queue: []privilege{{name: "TRIGGER"}}, meta: []privilege{selectAll}, throttle: []privilege{selectAll, {name: "INSERT"}, {name: "UPDATE"}}},
-	"update_notify_insert":         {meta: []privilege{selectAll}, throttle: []privilege{selectAll, {name: "UPDATE"}}},
+	"enable_notify_insert":         {queue: []privilege{{name: "TRIGGER"}}, meta: []privilege{selectAll}, throttle: []privilege{selectAll, {name: "INSERT"}, setThrottle}},
+	"update_notify_insert":         {meta: []privilege{selectAll}, throttle: []privilege{selectAll, setThrottle}},
 	"disable_notify_insert":        {meta: []privilege{selectAll}, throttle: []privilege{selectAll, deleteAny}, own: true},
 	"list_notify_insert_throttles": {throttle: []privilege{selectAll}},
+}
+
+// needs knows operations that are on all queues by their own name.
+func (op operation) needs() rights {
+	if all, ok := needed[op.name+"_all"]; ok && op.queue == "" {
+		return all
+	}
+	return needed[op.name]
 }
 
 // explainRights asks the server which of the rights that op needs the role lacks. Where it cannot (the
@@ -72,7 +83,7 @@ func (c *Client) explainRights(ctx context.Context, op operation, cause error) e
 	if c.db.isTx() {
 		return plain
 	}
-	needs, queues := needed[op.name], []string{op.queue}
+	needs, queues := op.needs(), []string{op.queue}
 	if op.name == "send_topic" {
 		// The bindings say which queues it needs rights on, if the role may see them.
 		routes, err := c.Routes(ctx, op.queue)

@@ -160,6 +160,6 @@ func TestUninstallInATransaction(t *testing.T) {
 	_, err = pgmq.New(tx).Uninstall(t.Context(), databaseOf(t, d))
 	must(t, err)
 	must(t, tx.Rollback(t.Context()))
-	requireEqual(t, "catalog", catalog(t, d), before)
+	requireCatalog(t, d, before)
 	requireKept(t, had, data(t, d))
 }

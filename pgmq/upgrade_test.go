@@ -45,7 +45,7 @@ func TestUpgradeFromEveryVersion(t *testing.T) {
 			before := data(t, d)
 			upgradeTo(t, d, known)
 			requireKept(t, before, data(t, d))
-			requireEqual(t, "catalog", catalog(t, d), want)
+			requireCatalog(t, d, want)
 			requireWorks(t, d)
 		})
 	}
@@ -74,7 +74,7 @@ func TestNewerSchemaIsLeftAlone(t *testing.T) {
 	if v, err := c.Version(t.Context()); err != nil || v.Number != len(known) {
 		t.Errorf("Version: %v, %v", v, err)
 	}
-	requireEqual(t, "catalog", catalog(t, d), before)
+	requireCatalog(t, d, before)
 	requireKept(t, had, data(t, d))
 }
 
@@ -93,7 +93,7 @@ func TestForeignSchemaIsUsedAndLeftAlone(t *testing.T) {
 	if _, err := c.Uninstall(t.Context(), databaseOf(t, d)); !errors.As(err, &other) || other.Installed.Kind != pgmq.KindForeign {
 		t.Errorf("Uninstall: %v", err)
 	}
-	requireEqual(t, "catalog", catalog(t, d), before)
+	requireCatalog(t, d, before)
 	requireKept(t, had, data(t, d))
 	requireWorks(t, d)
 }
@@ -249,16 +249,17 @@ func columns(t testing.TB, row string) (all map[string]any) {
 	return all
 }
 
-func requireEqual(t testing.TB, what string, got, want []string) {
+func requireCatalog(t testing.TB, d *pgmqtest.Database, want []string) {
 	t.Helper()
+	got := catalog(t, d)
 	for _, line := range got {
 		if !slices.Contains(want, line) {
-			t.Errorf("%s has, and should not: %s", what, line)
+			t.Errorf("should not be there: %s", line)
 		}
 	}
 	for _, line := range want {
 		if !slices.Contains(got, line) {
-			t.Errorf("%s lacks: %s", what, line)
+			t.Errorf("lacks: %s", line)
 		}
 	}
 }

@@ -14,7 +14,7 @@ func prepareInstall(flags *flag.FlagSet) func(ctx context.Context, out io.Writer
 	db := declareDatabase(flags)
 	extension := flags.Bool("extension", false, "the PGMQ extension, or fail where it cannot be had")
 	embedded := flags.Bool("embedded", false, "the schema of this project, even where the extension can be had")
-	print := flags.Bool("print", false, "print the SQL of the schema of this project, and connect to nothing")
+	printed := flags.Bool("print", false, "print the SQL of the schema of this project, and connect to nothing")
 	after := flags.Int("after", 0, "with --print: what leads from this `version` of the schema to the newest")
 
 	return func(ctx context.Context, out io.Writer) error {
@@ -22,13 +22,13 @@ func prepareInstall(flags *flag.FlagSet) func(ctx context.Context, out io.Writer
 		switch {
 		case *extension && *embedded:
 			return usageError("--extension and --embedded exclude each other")
-		case *print && *extension:
+		case *printed && *extension:
 			return usageError("--print is for the schema of this project: the extension is installed by \"create extension pgmq cascade\"")
-		case *after != 0 && !*print:
+		case *after != 0 && !*printed:
 			return usageError("--after goes with --print")
 		case *after < 0 || *after > newest:
 			return usageError(fmt.Sprintf("--after is %d: it must be from 0 to %d", *after, newest))
-		case *print:
+		case *printed:
 			return printSchema(out, schema.Versions()[*after:])
 		}
 

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		program = filepath.Join(directory, "pgmq")
 		var output []byte
-		if output, err = exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		if output, err = exec.CommandContext(context.Background(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 			err = fmt.Errorf("%w: %s", err, output)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 // (pgx.QueryExecMode). Behind a PgBouncer in transaction mode those modes work that expect nothing of
 // a server connection from one round trip to the next: QueryExecModeCacheDescribe,
 // QueryExecModeExec and QueryExecModeSimpleProtocol. In a connection string for pgx:
-// default_query_exec_mode=exec. Notifications never arrive there.
+// default_query_exec_mode=exec. For lib/pq it is binary_parameters=yes. Notifications never arrive there.
 //
 // Every error of its methods is an *Error, but for what InTx hands on.
 type Client struct {

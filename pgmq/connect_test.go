@@ -3,11 +3,9 @@ package pgmq_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -50,6 +48,7 @@ func TestConnectTakesDatabaseURL(t *testing.T) {
 	require.Error(t, err, "what is given counts more")
 }
 
+//nolint:paralleltest // it sets variables of the environment
 func TestConnectTakesVariables(t *testing.T) {
 	cfg := configOf(pgmqtest.New(t))
 	for name, value := range map[string]string{
@@ -156,7 +155,7 @@ func requireNotShown(t *testing.T, err error, secret string) {
 	for _, format := range []string{"%v", "%+v", "%#v", "%q", "%d"} {
 		require.NotContains(t, fmt.Sprintf(format, err), secret, "%T", err)
 	}
-	switch err := err.(type) {
+	switch err := err.(type) { //nolint:errorlint // each cause has its turn
 	case interface{ Unwrap() error }:
 		if cause := err.Unwrap(); cause != nil {
 			requireNotShown(t, cause, secret)
@@ -189,9 +188,8 @@ func TestConnectSaysWhatIsWrong(t *testing.T) {
 		"postgres://me%40tenant:p%2Fq%40r@127.0.0.1:1/db", "postgres://me:p@127.0.0.1:1/db?application_name=me@home", "postgresql://127.0.0.1:1/a%40b",
 	} {
 		_, err := pgmq.Connect(t.Context(), dsn)
-		var value *pgmq.ValueError
 		require.Error(t, err)
-		require.False(t, errors.As(err, &value), dsn)
+		require.NotErrorAs(t, err, new(*pgmq.ValueError), dsn)
 	}
 }
 
@@ -205,8 +203,8 @@ func TestClientDoesNotShowThePassword(t *testing.T) {
 	}
 	client := connect(t, cfg.DSN())
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%d"} {
-		require.False(t, strings.Contains(fmt.Sprintf(format, client), cfg.Password), format)
-		require.False(t, strings.Contains(fmt.Sprintf(format, *client), cfg.Password), format)
+		require.NotContains(t, fmt.Sprintf(format, client), cfg.Password)
+		require.NotContains(t, fmt.Sprintf(format, *client), cfg.Password)
 	}
 }
 

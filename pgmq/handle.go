@@ -75,10 +75,10 @@ func inTx(ctx context.Context, h handle, f func(handle) error) (err error) {
 			err = errors.Join(err, fmt.Errorf("roll back: %w", failed))
 		}
 	}()
-	if err = f(tx); err != nil {
+	if err := f(tx); err != nil {
 		return err
 	}
-	if err = ctx.Err(); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	err = tx.commit(ctx)

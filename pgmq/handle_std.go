@@ -3,6 +3,7 @@ package pgmq
 import (
 	"context"
 	"database/sql"
+	"fmt"
 )
 
 // stdHandle is a handle of database/sql.
@@ -37,9 +38,13 @@ type stdBeginner interface {
 // and with many drivers throws the connection away, which may be the caller's own. So ctx counts until
 // the transaction has begun, and then for each statement, as it does with pgx.
 func (h stdHandle) begin(ctx context.Context) (transaction, error) {
+	db, ok := h.db.(stdBeginner)
+	if !ok {
+		return nil, fmt.Errorf("%w: %T cannot begin a transaction", ErrUnsupported, h.db)
+	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	unbind := context.AfterFunc(ctx, end)
-	tx, err := h.db.(stdBeginner).BeginTx(life, nil) // where it is none, isTx
+	tx, err := db.BeginTx(life, nil)
 	if err != nil {
 		end()
 		return nil, err

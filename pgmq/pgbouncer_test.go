@@ -25,14 +25,14 @@ import (
 func TestHandlesBehindPgBouncer(t *testing.T) {
 	t.Parallel()
 	db := pgmqtest.New(t)
-	dsn := pgBouncerDSN(t, db)
+	bouncer := pgBouncerDSN(t, db)
 	for _, mode := range []string{"cache_describe", "exec", "simple_protocol"} {
-		dsn := withParameter(dsn, "default_query_exec_mode", mode)
+		dsn := withParameter(bouncer, "default_query_exec_mode", mode)
 		testBehaviour(t, db, "pgx", dsn, mode, pgxHandles)
 		testBehaviour(t, db, "pgx/stdlib", dsn, mode, stdHandles("pgx"))
 	}
 	// The other way to send parameters takes lib/pq two round trips.
-	testBehaviour(t, db, "lib/pq", withParameter(dsn, "binary_parameters", "yes"), "binary", stdHandles("postgres"))
+	testBehaviour(t, db, "lib/pq", withParameter(bouncer, "binary_parameters", "yes"), "binary", stdHandles("postgres"))
 }
 
 func TestReaderBehindPgBouncer(t *testing.T) {
@@ -125,7 +125,7 @@ func startPgBouncer(t *testing.T, db *pgmqtest.Database, settings ...string) str
 	require.NoError(t, err)
 
 	// A socket's path has to be short, which that of t.TempDir is not.
-	dir, err := os.MkdirTemp("", "pgbouncer")
+	dir, err := os.MkdirTemp("", "pgbouncer") //nolint:usetesting // for that reason
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	server := db.Pool.Config().ConnConfig

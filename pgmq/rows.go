@@ -31,7 +31,7 @@ func collect[T any](r rows, scan func(row) (T, error)) ([]T, error) {
 		all = append(all, v)
 	}
 	closed := r.close() // before Err: closing may be what fails
-	if err = firstError(err, r.Err(), closed); err != nil {
+	if err := firstError(err, r.Err(), closed); err != nil {
 		return nil, err
 	}
 	return all, nil

@@ -63,13 +63,21 @@ type capabilities struct {
 	ThrottlesNotify bool // 1.8: enable_notify_insert with a throttle
 }
 
-// capabilities asks the catalog: a version says nothing where PGMQ was installed by plain SQL. What can
-// only be missing is not asked for: the error says so then, and nothing has happened.
+// capabilities asks the catalog, once for a client and those of its transactions: a version says nothing
+// where PGMQ was installed by plain SQL. What can only be missing is not asked for: the error says so then,
+// and nothing has happened.
 func (c *Client) capabilities(ctx context.Context, op operation) (capabilities, error) {
-	return queryOne(ctx, c, op, scanCapabilities, `
+	if known := c.server.Load(); known != nil {
+		return *known, nil
+	}
+	has, err := queryOne(ctx, c, op, scanCapabilities, `
 		select
 			to_regprocedure('pgmq.set_vt(text, bigint[], timestamptz)') is not null,
 			to_regprocedure('pgmq.enable_notify_insert(text, integer)') is not null`)
+	if err == nil {
+		c.server.Store(&has)
+	}
+	return has, err
 }
 
 func scanCapabilities(r row) (has capabilities, err error) {
@@ -79,21 +87,11 @@ func scanCapabilities(r row) (has capabilities, err error) {
 
 var functionName = regexp.MustCompile(`pgmq\.(\w+)`)
 
-// explain is wrap for what depends on the version of PGMQ.
-func (c *Client) explain(ctx context.Context, op operation, err error) error {
-	switch stateOf(err) {
-	case stateUndefinedFunction:
-		// Whatever language the server speaks, it names the function.
-		if name := functionName.FindStringSubmatch(err.Error()); name != nil {
-			err = &UnsupportedError{Function: name[0], Since: since[name[1]], Err: err}
-		}
-	case stateDatatypeMismatch:
-		// Arguments are cast to what the functions take, so it is their result that does not fit: they
-		// return the columns of a table as they are, and of one that was altered by the upgrade these have
-		// another order than those of pgmq.message_record. The catalog shows it for each table only.
-		err = fmt.Errorf("%w: %w", ErrBrokenPGMQ, err)
+// unsupported says which function a server does not have. Whatever language it speaks, it names it.
+func unsupported(err error) error {
+	name := functionName.FindStringSubmatch(err.Error())
+	if name == nil {
+		return fmt.Errorf("%w by the PGMQ of this database: %w", ErrUnsupported, err)
 	}
-	return c.wrap(ctx, op, err)
+	return &UnsupportedError{Function: name[0], Since: since[name[1]], Err: err}
 }
-
-const stateDatatypeMismatch = "42804"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 )
 
 // Client speaks PGMQ over one handle. It is cheap to make, so that a transaction is used through a
@@ -21,12 +22,16 @@ type Client struct {
 	db  handle       // nil: none was given
 	log *slog.Logger // nil: silence
 	own func()       // closes the handle; nil: it is somebody else's
+	// server is what the server's PGMQ has, once somebody has asked. It is shared with transactions.
+	server *atomic.Pointer[capabilities]
 }
+
+func newClient() *Client { return &Client{server: new(atomic.Pointer[capabilities])} }
 
 // New returns a client on a handle of pgx. It sends nothing; with a nil handle every method returns
 // ErrNilDB.
 func New(db DB, opts ...Option) *Client {
-	c := &Client{}
+	c := newClient()
 	if !isNil(db) {
 		c.db = &pgxHandle{db: db}
 	}
@@ -35,7 +40,7 @@ func New(db DB, opts ...Option) *Client {
 
 // NewStd is New for a handle of database/sql.
 func NewStd(db StdDB, opts ...Option) *Client {
-	c := &Client{}
+	c := newClient()
 	if !isNil(db) {
 		c.db = stdHandle{db}
 	}
@@ -61,7 +66,7 @@ func (c *Client) InTx(ctx context.Context, fn func(*Client) error) error {
 	start := c.clock(ctx)
 	var failed error // fn, rather than beginning or committing
 	err := inTx(ctx, c.db, func(tx handle) error {
-		failed = fn(&Client{db: tx, log: c.log})
+		failed = fn(&Client{db: tx, log: c.log, server: c.server})
 		return failed
 	})
 	if !start.IsZero() {

@@ -31,7 +31,7 @@ func Connect(ctx context.Context, dsn string, opts ...Option) (*Client, error) {
 		return nil, op.fail(err)
 	}
 
-	c := (&Client{}).with(opts)
+	c := newClient().with(opts)
 	start := c.clock(ctx)
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err == nil {

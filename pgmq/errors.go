@@ -81,6 +81,7 @@ const (
 	stateUndefinedFunction     = "42883"
 	stateInvalidSchemaName     = "3F000"
 	stateInsufficientPrivilege = "42501"
+	stateDatatypeMismatch      = "42804"
 	stateRaised                = "P0001"
 	stateQueryCanceled         = "57014"
 )
@@ -112,7 +113,12 @@ func (c *Client) wrap(ctx context.Context, op operation, err error) error {
 	case stateInvalidSchemaName:
 		err = fmt.Errorf("%w: %w", ErrNotInstalled, err)
 	case stateUndefinedFunction:
-		err = fmt.Errorf("%w by the PGMQ of this database: %w", ErrUnsupported, err)
+		err = unsupported(err)
+	case stateDatatypeMismatch:
+		// Arguments are cast to what the functions take, so it is their result that does not fit: they
+		// return the columns of a table as they are, and of one that was altered by the upgrade these have
+		// another order than those of pgmq.message_record. The catalog shows it for each table only.
+		err = fmt.Errorf("%w: %w", ErrBrokenPGMQ, err)
 	case stateInsufficientPrivilege:
 		err = c.explainRights(ctx, op, err)
 	}

@@ -34,7 +34,7 @@ func (g readGrouped) applyRead(o *readOptions) { o.function = g.function }
 func (c *Client) IndexGroups(ctx context.Context, queues ...string) error {
 	op := operation{name: "create_fifo_index"}
 	if len(queues) == 0 {
-		return c.explain(ctx, op, exec(ctx, c, op, `select pgmq.create_fifo_indexes_all()`))
+		return c.wrap(ctx, op, exec(ctx, c, op, `select pgmq.create_fifo_indexes_all()`))
 	}
 	if err := c.requireQueues(ctx, op, queues); err != nil {
 		return err
@@ -44,5 +44,5 @@ func (c *Client) IndexGroups(ctx context.Context, queues ...string) error {
 		from pgmq.meta as m
 		where m.queue_name = any ($1::text[])
 		order by m.queue_name`, queues)
-	return c.explain(ctx, op, err)
+	return c.wrap(ctx, op, err)
 }

@@ -33,7 +33,7 @@ func (c *Client) Metrics(ctx context.Context, queue string) (Metrics, error) {
 func (c *Client) MetricsAll(ctx context.Context) ([]Metrics, error) {
 	op := operation{name: "metrics"}
 	all, err := query(ctx, c, op, metrics(), `select m.* from pgmq.metrics_all() as m order by m.queue_name`)
-	return all, c.explain(ctx, op, err)
+	return all, c.wrap(ctx, op, err)
 }
 
 // EstimateMetrics is Metrics at a price that does not grow with the queue. Below 10,000 messages Length
@@ -49,7 +49,7 @@ func (c *Client) metrics(ctx context.Context, queue, sql string) (Metrics, error
 		return Metrics{}, op.fail(err)
 	}
 	m, err := queryOne(ctx, c, op, metrics(), sql, queue)
-	return m, c.explain(ctx, op, err)
+	return m, c.wrap(ctx, op, err)
 }
 
 // metrics returns a scan of pgmq.metrics_result in whatever version.

@@ -33,7 +33,7 @@ func (c *Client) EnableNotify(ctx context.Context, queue string, throttle time.D
 		// PGMQ 1.7 has no throttle, which is what 0 asks for.
 		server, err := c.capabilities(ctx, op)
 		if err != nil {
-			return c.explain(ctx, op, err)
+			return c.wrap(ctx, op, err)
 		}
 		if !server.ThrottlesNotify {
 			return c.onQueue(ctx, op, queue, `pgmq.enable_notify_insert(m.queue_name::text)`)
@@ -76,7 +76,7 @@ func (c *Client) NotifyThrottles(ctx context.Context) ([]NotifyThrottle, error) 
 		select t.queue_name::text, t.throttle_interval_ms, t.last_notified_at
 		from pgmq.list_notify_insert_throttles() as t
 		order by t.queue_name`)
-	return throttles, c.explain(ctx, op, err)
+	return throttles, c.wrap(ctx, op, err)
 }
 
 func scanThrottle(r row) (t NotifyThrottle, err error) {

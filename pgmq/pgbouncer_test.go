@@ -142,7 +142,7 @@ func startPgBouncer(t *testing.T, db *pgmqtest.Database, settings ...string) str
 		output, err := exec.CommandContext(t.Context(), "chown", "-R", account, dir).CombinedOutput()
 		require.NoError(t, err, string(output))
 	}
-	runPgBouncer(t, program, arguments)
+	runPgBouncer(t, dir, program, arguments)
 	return dir
 }
 
@@ -156,11 +156,11 @@ func findPgBouncer() (string, error) {
 }
 
 // runPgBouncer returns when it accepts connections.
-func runPgBouncer(t *testing.T, program string, arguments []string) {
+func runPgBouncer(t *testing.T, dir, program string, arguments []string) {
 	t.Helper()
-	// Beside it a process waits for the end of this one, whatever that is.
+	// Beside it a process waits for the end of this one, whatever that is, and tidies up.
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "sh", append([]string{
-		"-c", `exec 3<&0; { cat <&3; kill $$; } >/dev/null 2>&1 & exec "$@" 3<&-`, "sh", program,
+		"-c", `dir=$1; shift; exec 3<&0; { cat <&3; kill $$; rm -rf "$dir"; } >/dev/null 2>&1 & exec "$@" 3<&-`, "sh", dir, program,
 	}, arguments...)...)
 	life, err := cmd.StdinPipe()
 	require.NoError(t, err)

@@ -76,13 +76,13 @@ func (c *Client) CreateQueue(ctx context.Context, name string, opts ...CreateOpt
 		err := exec(ctx, tx, op, `
 			select pg_advisory_xact_lock(hashtextextended('pgmq.create.' || lower($1::text), 0))`, name)
 		if err != nil {
-			return tx.explain(ctx, op, err)
+			return tx.wrap(ctx, op, err)
 		}
 		if exists, err := tx.compareNames(ctx, op); err != nil || exists {
 			return err
 		}
 		sql, args := o.statement(name)
-		return tx.explain(ctx, op, exec(ctx, tx, op, sql, args...))
+		return tx.wrap(ctx, op, exec(ctx, tx, op, sql, args...))
 	})
 }
 
@@ -93,7 +93,7 @@ func (c *Client) compareNames(ctx context.Context, op operation) (exists bool, e
 		select queue_name::text from pgmq.meta where lower(queue_name) = lower($1::text)`, op.queue)
 	switch {
 	case err != nil:
-		return false, c.explain(ctx, op, err)
+		return false, c.wrap(ctx, op, err)
 	case slices.Contains(same, op.queue):
 		return true, nil
 	case len(same) > 0:
@@ -115,7 +115,7 @@ func (c *Client) DropQueue(ctx context.Context, name string) (bool, error) {
 			when exists (select from pgmq.meta as m where m.queue_name = $1::text) then pgmq.drop_queue($1::text)
 			else false
 		end`, name)
-	return dropped, c.explain(ctx, op, err)
+	return dropped, c.wrap(ctx, op, err)
 }
 
 // Purge deletes all messages of a queue, hidden ones too, and returns how many there were
@@ -126,7 +126,7 @@ func (c *Client) Purge(ctx context.Context, name string) (int64, error) {
 		return 0, op.fail(err)
 	}
 	n, err := queryOne(ctx, c, op, scanValue[int64], `select pgmq.purge_queue($1::text)`, name)
-	return n, c.explain(ctx, op, err)
+	return n, c.wrap(ctx, op, err)
 }
 
 // DetachArchive lets the archive outlive a drop of the extension, in PGMQ 1.5. Later its tables do so
@@ -146,7 +146,7 @@ func (c *Client) Queues(ctx context.Context) ([]Queue, error) {
 		select queue_name::text, is_partitioned, is_unlogged, created_at
 		from pgmq.list_queues()
 		order by queue_name`)
-	return queues, c.explain(ctx, op, err)
+	return queues, c.wrap(ctx, op, err)
 }
 
 func scanQueue(r row) (q Queue, err error) {
@@ -164,7 +164,7 @@ func (c *Client) onQueue(ctx context.Context, op operation, queue, call string, 
 	if err == nil && len(called) == 0 {
 		err = fmt.Errorf("%w: %q", ErrQueueNotFound, queue)
 	}
-	return c.explain(ctx, op, err)
+	return c.wrap(ctx, op, err)
 }
 
 // requireQueues returns ErrQueueNotFound unless there are all of these queues, whose names it checks, too.
@@ -182,7 +182,7 @@ func (c *Client) requireQueues(ctx context.Context, op operation, queues []strin
 	if err == nil && len(missing) > 0 {
 		err = fmt.Errorf("%w: %q", ErrQueueNotFound, missing)
 	}
-	return c.explain(ctx, op, err)
+	return c.wrap(ctx, op, err)
 }
 
 // table is the identifier of a queue's table, quoted; PGMQ folds names to lower case.

@@ -55,7 +55,7 @@ func (c *Client) Read(ctx context.Context, queue string, vt time.Duration, opts 
 	if o.function != RoundRobin.function {
 		sortByID(msgs)
 	}
-	return msgs, c.explain(ctx, op, err)
+	return msgs, c.wrap(ctx, op, err)
 }
 
 func (o readOptions) validate() error {
@@ -101,7 +101,7 @@ func (c *Client) Pop(ctx context.Context, queue string, n int) ([]Message, error
 	}
 	msgs, err := query(ctx, c, op, messages(), sql, args...)
 	sortByID(msgs)
-	return msgs, c.explain(ctx, op, err)
+	return msgs, c.wrap(ctx, op, err)
 }
 
 // Delete removes messages and returns the ids that were there (pgmq.delete). No ids are no error.
@@ -123,5 +123,5 @@ func (c *Client) settle(ctx context.Context, op operation, sql string, ids []int
 		return nil, nil
 	}
 	settled, err := query(ctx, c, op, scanValue[int64], sql, op.queue, ids)
-	return settled, c.explain(ctx, op, err)
+	return settled, c.wrap(ctx, op, err)
 }

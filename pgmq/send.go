@@ -36,7 +36,7 @@ func (c *Client) Send(ctx context.Context, queue string, msg Outgoing, opts ...S
 		select s.msg_id
 		from pgmq.send($3::text, $4::text::jsonb, $5::text::jsonb, `+visibleAtSQL+`) as s (msg_id)`,
 		at, in, queue, text(msg.Body), text(msg.Headers))
-	return id, c.explain(ctx, op, err)
+	return id, c.wrap(ctx, op, err)
 }
 
 // SendBatch puts messages into a queue, all or none, and returns their ids in the same order
@@ -57,7 +57,7 @@ func (c *Client) SendBatch(ctx context.Context, queue string, msgs []Outgoing, o
 	if err == nil && len(ids) != len(msgs) {
 		err = fmt.Errorf("%d ids for %d messages", len(ids), len(msgs))
 	}
-	return ids, c.explain(ctx, op, err)
+	return ids, c.wrap(ctx, op, err)
 }
 
 // SendTopic sends one message to every queue that is bound to a pattern which routingKey matches, and
@@ -82,7 +82,7 @@ func (c *Client) SendBatchTopic(ctx context.Context, routingKey string, msgs []O
 		select s.queue_name, s.msg_id
 		from pgmq.send_batch_topic($3::text, $4::text[]::jsonb[], $5::text[]::jsonb[], `+visibleAtSQL+`) as s`,
 		b.args(routingKey)...)
-	return sent, c.explain(ctx, op, err)
+	return sent, c.wrap(ctx, op, err)
 }
 
 func scanDelivery(r row) (d Delivery, err error) {

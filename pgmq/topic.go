@@ -38,7 +38,7 @@ func (c *Client) UnbindTopic(ctx context.Context, pattern, queue string) (bool, 
 	if err == nil && len(unbound) == 0 {
 		err = fmt.Errorf("%w: %q", ErrQueueNotFound, queue)
 	}
-	return err == nil && unbound[0], c.explain(ctx, op, err)
+	return err == nil && unbound[0], c.wrap(ctx, op, err)
 }
 
 // Bindings returns the bindings of the named queues, or all of them, in the order of patterns and
@@ -50,7 +50,7 @@ func (c *Client) Bindings(ctx context.Context, queues ...string) ([]Binding, err
 		from pgmq.list_topic_bindings()
 		where cardinality($1::text[]) = 0 or queue_name = any($1::text[])
 		order by pattern, queue_name`, append([]string{}, queues...))
-	return bindings, c.explain(ctx, op, err)
+	return bindings, c.wrap(ctx, op, err)
 }
 
 // Routes returns the bindings that a message with this routing key would take, without sending one
@@ -65,7 +65,7 @@ func (c *Client) Routes(ctx context.Context, routingKey string) ([]Binding, erro
 		from pgmq.test_routing($1::text) as r
 		join pgmq.topic_bindings as b on b.pattern = r.pattern and b.queue_name = r.queue_name
 		order by b.pattern, b.queue_name`, routingKey)
-	return routes, c.explain(ctx, op, err)
+	return routes, c.wrap(ctx, op, err)
 }
 
 func scanBinding(r row) (b Binding, err error) {

@@ -55,24 +55,21 @@ func (c *Client) SetVisibility(ctx context.Context, queue string, v Visibility, 
 	if len(ids) == 0 {
 		return nil, nil
 	}
+	if c.db == nil {
+		return nil, op.fail(ErrNilDB)
+	}
+	server, err := c.capabilities(ctx, op)
+	if err != nil {
+		return nil, c.wrap(ctx, op, err)
+	}
+	sql := setSecondsSQL
+	if server.SetsInstants {
+		sql = setInstantSQL
+	}
 	at, in := v.args()
-	sql := setInstantSQL
-	if c.db != nil && c.db.isTx() {
-		// What fails here would end the transaction, so a PGMQ that cannot is asked first.
-		server, err := c.capabilities(ctx, op)
-		if err != nil {
-			return nil, c.explain(ctx, op, err)
-		}
-		if !server.SetsInstants {
-			sql = setSecondsSQL
-		}
-	}
 	msgs, err := query(ctx, c, op, messages(), sql, at, in, queue, ids)
-	if stateOf(err) == stateUndefinedFunction && sql != setSecondsSQL {
-		msgs, err = query(ctx, c, op, messages(), setSecondsSQL, at, in, queue, ids)
-	}
 	sortByID(msgs)
-	return msgs, c.explain(ctx, op, err)
+	return msgs, c.wrap(ctx, op, err)
 }
 
 const (

@@ -131,6 +131,7 @@ func setGroup(out *pgmq.Outgoing, uuid, key string) error {
 	grouped = appendJSONString(grouped, pgmq.GroupHeader)
 	grouped = append(grouped, ':')
 	grouped = appendJSONString(grouped, key)
-	out.Headers = append(grouped, '}')
+	grouped = append(grouped, '}')
+	out.Headers = grouped
 	return nil
 }

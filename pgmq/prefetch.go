@@ -1,8 +1,8 @@
 package pgmq
 
 import (
-	"container/heap"
 	"context"
+	"slices"
 	"time"
 )
 
@@ -210,35 +210,22 @@ func (p *pace) roll(busy bool) {
 	p.last, p.current = p.current, 0
 }
 
-// instants is a bounded heap of points in time, the earliest first. The latest are dropped when it is
-// full: polling notices those.
+// instants are points in time, in order, and not too many: the latest are dropped, polling notices those.
 type instants []time.Time
 
 const mostInstants = 1024
 
-func (h instants) Len() int           { return len(h) }
-func (h instants) Less(i, j int) bool { return h[i].Before(h[j]) }
-func (h instants) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-
-// Push and Pop are those of heap.Interface.
-func (h *instants) Push(x any) { *h = append(*h, x.(time.Time)) }
-
-func (h *instants) Pop() any {
-	old := *h
-	last := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return last
+func (all *instants) add(at time.Time) {
+	i, _ := slices.BinarySearchFunc(*all, at, time.Time.Compare)
+	*all = slices.Insert(*all, i, at)
+	*all = (*all)[:min(len(*all), mostInstants)]
 }
 
-func (h *instants) add(at time.Time) {
-	if len(*h) < mostInstants {
-		heap.Push(h, at)
+// passed drops what does not lie behind now.
+func (all *instants) passed(now time.Time) {
+	i := slices.IndexFunc(*all, now.Before)
+	if i < 0 {
+		i = len(*all)
 	}
-}
-
-// passed drops what lies before now.
-func (h *instants) passed(now time.Time) {
-	for len(*h) > 0 && !(*h)[0].After(now) {
-		heap.Pop(h)
-	}
+	*all = slices.Delete(*all, 0, i)
 }

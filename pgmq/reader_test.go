@@ -368,7 +368,8 @@ func (c *orderCheck) ack(lease *pgmq.Lease) {
 	}
 	c.done[headers.Group] = number
 	lease.Ack()
-	if c.left--; c.left == 0 {
+	c.left--
+	if c.left == 0 {
 		close(c.all)
 	}
 }

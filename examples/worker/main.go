@@ -70,13 +70,16 @@ func work(ctx context.Context, db *pgxpool.Pool) error {
 
 // send fails when an e-mail is tried for the first time, for bob.
 func send(_ context.Context, msg pgmq.Message) error {
-	var email struct{ To string }
-	if err := json.Unmarshal(msg.Body, &email); err != nil {
+	type email struct {
+		To string `json:"to"`
+	}
+	mail, err := pgmq.Decode[email](msg)
+	if err != nil {
 		return err
 	}
-	if email.To == "bob@example.com" && msg.ReadCount == 1 {
-		return fmt.Errorf("to %s: mailbox busy, trying again", email.To)
+	if mail.To == "bob@example.com" && msg.ReadCount == 1 {
+		return fmt.Errorf("to %s: mailbox busy, trying again", mail.To)
 	}
-	fmt.Printf("to %s: sent at attempt %d\n", email.To, msg.ReadCount)
+	fmt.Printf("to %s: sent at attempt %d\n", mail.To, msg.ReadCount)
 	return nil
 }

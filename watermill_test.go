@@ -1,6 +1,7 @@
 package watermillpgmq_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -120,6 +121,10 @@ func (m mode) create(t testing.TB, db *pgxpool.Pool, consumerGroup string) (mess
 		require.NoError(t, publisher.Close())
 		require.NoError(t, subscriber.Close())
 	})
+	if strings.Contains(t.Name(), "TestReconnect") {
+		published := new(noting)
+		return notingPublisher{publisher, published}, notingSubscriber{subscriber, published}
+	}
 	return publisher, subscriber
 }
 

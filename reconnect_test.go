@@ -17,11 +17,18 @@ const notingTime = 100 * time.Millisecond
 // its publishers have noted as published, which they do some time after Publish returns. A message that
 // arrives earlier, as here they do, would be one too many. So none is delivered before notingTime has passed
 // since then.
-type noting struct{ published sync.Map } // of UUIDs to channels that are closed then
+type noting struct {
+	mu    sync.Mutex
+	noted map[string]chan struct{} // by UUID; closed then
+}
 
 func (n *noting) of(msg *message.Message) chan struct{} {
-	noted, _ := n.published.LoadOrStore(msg.UUID, make(chan struct{}))
-	return noted.(chan struct{})
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.noted[msg.UUID] == nil {
+		n.noted[msg.UUID] = make(chan struct{})
+	}
+	return n.noted[msg.UUID]
 }
 
 type notingPublisher struct {

@@ -122,7 +122,7 @@ func (m mode) create(t testing.TB, db *pgxpool.Pool, consumerGroup string) (mess
 		require.NoError(t, subscriber.Close())
 	})
 	if strings.Contains(t.Name(), "TestReconnect") {
-		published := new(noting)
+		published := &noting{noted: map[string]chan struct{}{}}
 		return notingPublisher{publisher, published}, notingSubscriber{subscriber, published}
 	}
 	return publisher, subscriber

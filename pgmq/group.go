@@ -30,7 +30,8 @@ func (g readGrouped) applyRead(o *readOptions) { o.function = g.function }
 
 // IndexGroups makes grouped reads of these queues fast, or those of all queues if none is named. A queue
 // that has its index already stays as it is; making one locks senders out (pgmq.create_fifo_index,
-// pgmq.create_fifo_indexes_all, PGMQ 1.9).
+// pgmq.create_fifo_indexes_all, PGMQ 1.9). A grouped Reader walks the index of PrepareGroups, which is built
+// beside senders; in the embedded schema either index serves both.
 func (c *Client) IndexGroups(ctx context.Context, queues ...string) error {
 	op := operation{name: "create_fifo_index"}
 	if len(queues) == 0 {

@@ -17,7 +17,7 @@ const (
 )
 
 // PrepareGroups creates the index by which a grouped Reader finds the heads of the groups, unless there is
-// one; pgmq.create_fifo_index makes an equal one in the embedded schema. Senders are not blocked, however
+// one; in the embedded schema that of IndexGroups is equal. Senders are not blocked, however
 // many messages the queue has, and any number of processes may ask for it at once. A grouped Reader does
 // so itself, and works without it where its role may not; but then each read looks at every message.
 //

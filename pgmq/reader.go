@@ -134,11 +134,15 @@ type Reader struct {
 	retries  instants // when messages that were nacked here become visible
 }
 
-// NewReader starts a reader of a queue. The client's handle must be a *pgxpool.Pool, or a *sql.DB, which
-// cannot listen: then the reader polls. It needs PGMQ 1.10 or later, and finds out at once when the queue or
-// a right is missing. The values of ctx
-// are visible in the leases' contexts; when it ends, Next returns ErrReaderClosed. Close gives back
-// what is held, and must be called.
+// NewReader starts a reader of a queue. The values of ctx are visible in the leases' contexts; when it
+// ends, Next returns ErrReaderClosed. Close gives back what is held, and must be called.
+//
+// The client's handle must be a *pgxpool.Pool or a *sql.DB, which cannot listen, so that the reader
+// polls. On a *sql.DB of pgx, let statements be planned each time (in the connection string:
+// default_query_exec_mode=exec): a plan from when the queue was empty is a bad one when it is full.
+//
+// It needs PGMQ 1.10 or later (ErrUnsupported), and finds out at once when the queue (ErrQueueNotFound)
+// or a right (*RightsError) is missing.
 func (c *Client) NewReader(ctx context.Context, queue string, cfg ReaderConfig) (*Reader, error) {
 	op := operation{"read", queue}
 	listens, err := c.serves()

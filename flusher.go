@@ -17,8 +17,10 @@ const (
 	// flushesInFlight is how many flushes are under way at a time: while one waits for its commit,
 	// another one is being executed.
 	flushesInFlight = 2
-	// mostPerFlush bounds the messages of a flush; a call with more has one of its own.
-	mostPerFlush = 1000
+	// mostPerFlush bounds the messages of a flush, and mostBytesPerFlush what is in them; a call with more
+	// has one of its own.
+	mostPerFlush      = 1000
+	mostBytesPerFlush = 8 << 20
 )
 
 // flusher coalesces calls without delaying them: a lone call is sent at once, and while flushes are
@@ -38,7 +40,9 @@ type flusher struct {
 type call struct {
 	shipments []pgmq.Shipment
 	messages  int
+	bytes     int
 	flush     *flush        // guarded by flusher.mu; nil: waiting
+	abandoned bool          // guarded by flusher.mu: nobody waits for it any more
 	done      chan struct{} // closed: queues and err are set
 	queues    [][]string
 	err       error
@@ -61,6 +65,9 @@ func (f *flusher) send(ctx context.Context, shipments []pgmq.Shipment) ([][]stri
 	c := &call{shipments: shipments, done: make(chan struct{})}
 	for i := range shipments {
 		c.messages += len(shipments[i].Messages)
+		for _, msg := range shipments[i].Messages {
+			c.bytes += len(msg.Body) + len(msg.Headers)
+		}
 	}
 	f.mu.Lock()
 	f.waiting = append(f.waiting, c)
@@ -98,10 +105,8 @@ func (f *flusher) abandon(ctx context.Context, c *call) ([][]string, error) {
 		f.waiting = slices.DeleteFunc(f.waiting, func(other *call) bool { return other == c })
 		return nil, context.Cause(ctx)
 	}
-	c.flush.cared--
-	if c.flush.cared == 0 {
-		c.flush.cancel()
-	}
+	c.abandoned = true
+	c.flush.release()
 	return nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, context.Cause(ctx))
 }
 
@@ -120,9 +125,13 @@ func (f *flusher) run() {
 func (f *flusher) next() *flush {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n, messages := 0, 0
-	for n < len(f.waiting) && (n == 0 || messages+f.waiting[n].messages <= mostPerFlush) {
+	n, messages, bytes := 0, 0, 0
+	for n < len(f.waiting) {
 		messages += f.waiting[n].messages
+		bytes += f.waiting[n].bytes
+		if n > 0 && (messages > mostPerFlush || bytes > mostBytesPerFlush) {
+			break
+		}
 		n++
 	}
 	if n == 0 {
@@ -138,12 +147,11 @@ func (f *flusher) next() *flush {
 	return next
 }
 
-// deliver sends a flush and tells its calls what became of it. If the server refuses something of it,
-// everything was rolled back, and each call is sent alone, so that only those fail which are at fault.
+// deliver sends a flush and tells its calls what became of it. If something in it is refused, everything
+// was rolled back, and each call is sent alone, so that only those fail which are at fault.
 func (f *flusher) deliver(next *flush) {
 	err := f.attempt(next.ctx, next.calls)
-	var refused *pgconn.PgError
-	if err != nil && len(next.calls) > 1 && errors.As(err, &refused) {
+	if len(next.calls) > 1 && isOneCallsFault(err) {
 		for _, c := range next.calls {
 			f.finish(c, f.attempt(next.ctx, []*call{c}))
 		}
@@ -154,11 +162,44 @@ func (f *flusher) deliver(next *flush) {
 	}
 }
 
+// isOneCallsFault says whether an error can be due to what is in a call, rather than to the state of the
+// server or the connection, which all calls share.
+func isOneCallsFault(err error) bool {
+	var (
+		value  *pgmq.ValueError
+		name   *pgmq.NameError
+		server *pgconn.PgError
+	)
+	if errors.As(err, &value) || errors.As(err, &name) {
+		return true
+	}
+	if !errors.As(err, &server) || len(server.Code) < 2 {
+		return false
+	}
+	switch server.Code[:2] {
+	case "22", "23", "3F", "42", "44", "54", "P0": // data, constraints, names and rights, limits, raised
+		return true
+	}
+	return false
+}
+
 func (f *flusher) finish(c *call, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c.err = err
 	close(c.done)
+	if !c.abandoned {
+		c.flush.release()
+	}
+}
+
+// release says that one call less is waited for. When none is left, what is still being sent is cancelled:
+// it may hang. The caller holds flusher.mu.
+func (f *flush) release() {
+	f.cared--
+	if f.cared == 0 {
+		f.cancel()
+	}
 }
 
 // attempt sends calls in one transaction, and notes which queues each of them reached.

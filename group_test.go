@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	watermillpgmq "github.com/watermill-pgmq/watermill-pgmq"
+	"github.com/watermill-pgmq/watermill-pgmq/pgmq"
 	"github.com/watermill-pgmq/watermill-pgmq/pgmqtest"
 )
 
@@ -141,4 +142,20 @@ func TestSerializeGroups_NeedsGroups(t *testing.T) {
 	var config *watermillpgmq.ConfigError
 	require.ErrorAs(t, err, &config)
 	require.Equal(t, "SerializeGroups", config.Field)
+}
+
+// The group is the header of exactly this name, as the server has it.
+func TestMessageInfo_Group(t *testing.T) {
+	t.Parallel()
+	db := pgmqtest.New(t).Pool
+	messages := subscribe(t, newSubscriber(t, db, watermillpgmq.SubscriberConfig{}), "orders")
+	for headers, want := range map[string]string{
+		`{"X-Pgmq-Group": "no"}`: "", `{"x-pgmq-group": 7}`: "7", `{"x-pgmq-group": null}`: "", `{"x-pgmq-group": "a\u00e4"}`: "aä", `{}`: "",
+	} {
+		_, err := pgmq.New(db).SendTopic(t.Context(), "orders", pgmq.Outgoing{Body: []byte(`1`), Headers: []byte(headers)})
+		require.NoError(t, err)
+		info, ok := watermillpgmq.MessageFromContext(receiveAll(t, messages, 1)[0].Context())
+		require.True(t, ok)
+		require.Equal(t, want, info.Group, headers)
+	}
 }

@@ -184,3 +184,21 @@ func payloads(messages []*message.Message) []string {
 	}
 	return all
 }
+
+// A transaction that is missing must not go unnoticed: what it was to hold would be committed by itself.
+func TestWithTx_Nil(t *testing.T) {
+	t.Parallel()
+	db := pgmqtest.New(t).Pool
+	bind(t, db, "orders")
+	publisher := newPublisher(t, db, watermillpgmq.PublisherConfig{})
+	msg := newMessage("1")
+	for name, ctx := range map[string]context.Context{
+		"pgx": watermillpgmq.WithTx(t.Context(), nil), "database/sql": watermillpgmq.WithStdTx(t.Context(), nil),
+	} {
+		msg.SetContext(ctx)
+		require.ErrorIs(t, publisher.Publish("orders", msg), watermillpgmq.ErrNilDB, name)
+	}
+	require.ErrorIs(t, publisher.TxPublisher(nil).Publish("orders", newMessage("2")), watermillpgmq.ErrNilDB)
+	require.ErrorIs(t, publisher.StdTxPublisher(nil).Publish("orders", newMessage("3")), watermillpgmq.ErrNilDB)
+	require.Zero(t, written(t, db))
+}

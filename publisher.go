@@ -2,8 +2,11 @@ package watermillpgmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -90,7 +93,7 @@ type Publisher struct {
 	client   *pgmq.Client
 	cfg      PublisherConfig
 	flusher  *flusher
-	fallback creation
+	fallback *creation
 
 	mu     sync.RWMutex // held for reading while a Publish call is let in
 	closed bool
@@ -110,9 +113,10 @@ func NewPublisher(db *pgxpool.Pool, cfg PublisherConfig, logger watermill.Logger
 	}
 	client := pgmq.New(db)
 	return &Publisher{
-		client:  client,
-		cfg:     cfg.withDefaults(),
-		flusher: newFlusher(client, orNop(logger)),
+		client:   client,
+		cfg:      cfg.withDefaults(),
+		flusher:  newFlusher(client, orNop(logger)),
+		fallback: newCreation(),
 	}, nil
 }
 
@@ -121,7 +125,8 @@ func NewPublisher(db *pgxpool.Pool, cfg PublisherConfig, logger watermill.Logger
 // share round trips and commits, but not their fate.
 //
 // The context of each message counts: when one ends before its messages are on their way, nothing is
-// written and its error returned; when it ends later, ErrOutcomeUnknown is in the error too. The delay
+// written and its error returned; when it ends later, ErrOutcomeUnknown is in the error too, unless the
+// messages are in a transaction, which cannot commit then. The delay
 // of components/delay is honoured.
 //
 // The errors are ErrPublisherClosed, *TopicError, what the Marshaler returned, ErrMixedTransactions,
@@ -166,54 +171,86 @@ func (p *Publisher) publish(given transaction, topic string, messages []*message
 	if err != nil {
 		return fmt.Errorf("publish to %q: %w", topic, err)
 	}
-	if len(queues[0]) == 0 && p.cfg.Unroutable.action == failUnroutable {
+	if p.cfg.Unroutable.action == failUnroutable && slices.ContainsFunc(queues, nowhere) {
 		return &UnroutableError{Topic: topic, RoutingKey: to.RoutingKey}
 	}
 	return nil
 }
 
+// nowhere says that a shipment reached no queue.
+func nowhere(queues []string) bool { return len(queues) == 0 }
+
 // send sends in a transaction of its own, or of its own and other calls'.
 func (p *Publisher) send(ctx context.Context, shipments []pgmq.Shipment) ([][]string, error) {
-	if p.cfg.Unroutable.action == keepUnroutable {
-		if err := p.createFallback(ctx); err != nil {
+	if p.cfg.Unroutable.action != keepUnroutable {
+		return p.sendAlone(ctx, shipments)
+	}
+	for i := range shipments {
+		shipments[i].Fallback = p.cfg.Unroutable.queue
+	}
+	if err := p.fallback.once(ctx, p.createFallback); err != nil {
+		return nil, err
+	}
+	queues, err := p.sendAlone(ctx, shipments)
+	if errors.Is(err, pgmq.ErrQueueNotFound) && shipments[0].Queue == "" {
+		// It has been dropped since it was created.
+		p.fallback.again()
+		if err := p.fallback.once(ctx, p.createFallback); err != nil {
 			return nil, err
 		}
-		for i := range shipments {
-			shipments[i].Fallback = p.cfg.Unroutable.queue
-		}
+		return p.sendAlone(ctx, shipments)
 	}
-	if p.cfg.SerializeGroups {
-		// Waiting for a group must not hold up calls that share the flush.
-		for i := range shipments {
-			shipments[i].Notify = true
-		}
-		return p.client.SendMany(ctx, shipments)
+	return queues, err
+}
+
+func (p *Publisher) sendAlone(ctx context.Context, shipments []pgmq.Shipment) ([][]string, error) {
+	if !p.cfg.SerializeGroups {
+		return p.flusher.send(ctx, shipments)
 	}
-	return p.flusher.send(ctx, shipments)
+	// Waiting for a group must not hold up calls that share the flush.
+	for i := range shipments {
+		shipments[i].Notify = true
+	}
+	queues, err := p.client.SendMany(ctx, shipments)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+	}
+	return queues, err
 }
 
 // sendInTx sends in the caller's transaction, which decides when the notification is sent, so that one is
 // always asked for. The queue for unroutable messages would be locked until the transaction ends if it
-// were created there: another connection does so, when it is needed.
+// were created there: if it is missing, another connection creates it.
 func (p *Publisher) sendInTx(ctx context.Context, client *pgmq.Client, shipments []pgmq.Shipment) ([][]string, error) {
 	for i := range shipments {
 		shipments[i].Notify = true
 	}
 	queues, err := client.SendMany(ctx, shipments)
-	if err != nil || len(queues[0]) > 0 || p.cfg.Unroutable.action != keepUnroutable {
+	if err != nil || p.cfg.Unroutable.action != keepUnroutable || !slices.ContainsFunc(queues, nowhere) {
 		return queues, err
 	}
-	if err := p.createFallback(ctx); err != nil {
+	fallback := p.cfg.Unroutable.queue
+	existing, err := client.Queues(ctx)
+	if err != nil {
 		return nil, err
 	}
-	for i := range shipments {
-		shipments[i].Queue, shipments[i].RoutingKey = p.cfg.Unroutable.queue, ""
+	if !slices.ContainsFunc(existing, func(q pgmq.Queue) bool { return q.Name == fallback }) {
+		if err := p.createFallback(ctx); err != nil {
+			return nil, err
+		}
 	}
-	return client.SendMany(ctx, shipments)
+	var kept []pgmq.Shipment
+	for i := range shipments {
+		if nowhere(queues[i]) {
+			shipments[i].Queue, shipments[i].RoutingKey = fallback, ""
+			kept = append(kept, shipments[i])
+		}
+	}
+	return client.SendMany(ctx, kept)
 }
 
 func (p *Publisher) createFallback(ctx context.Context) error {
-	return p.fallback.once(func() error { return p.client.CreateQueue(ctx, p.cfg.Unroutable.queue) })
+	return p.client.CreateQueue(ctx, p.cfg.Unroutable.queue)
 }
 
 // Close waits for the Publish calls that are under way. Later ones return ErrPublisherClosed. The
@@ -331,21 +368,36 @@ func commonContext(messages []*message.Message) (context.Context, func()) {
 	}
 }
 
-// creation does something until it has worked once.
+// creation does something until it has worked once. Others wait for it no longer than their contexts last.
 type creation struct {
-	mu   sync.Mutex
-	done bool
+	turn chan struct{} // holds one value while nobody is at it
+	done atomic.Bool
 }
 
-func (c *creation) once(create func() error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.done {
+func newCreation() *creation {
+	c := &creation{turn: make(chan struct{}, 1)}
+	c.turn <- struct{}{}
+	return c
+}
+
+func (c *creation) once(ctx context.Context, create func(context.Context) error) error {
+	if c.done.Load() {
 		return nil
 	}
-	if err := create(); err != nil {
+	select {
+	case <-c.turn:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { c.turn <- struct{}{} }()
+	if c.done.Load() {
+		return nil
+	}
+	if err := create(ctx); err != nil {
 		return err
 	}
-	c.done = true
+	c.done.Store(true)
 	return nil
 }
+
+func (c *creation) again() { c.done.Store(false) }

@@ -154,8 +154,10 @@ type Subscriber struct {
 	queues        map[string]string
 	subscriptions map[*subscription]struct{}
 
-	closing sync.Once
-	closed  error
+	closeOnce sync.Once
+	closing   context.Context // ended, by close: Close was called
+	close     context.CancelFunc
+	closed    error
 }
 
 var (
@@ -172,12 +174,15 @@ func NewSubscriber(db *pgxpool.Pool, cfg SubscriberConfig, logger watermill.Logg
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	closing, cancel := context.WithCancel(context.Background())
 	return &Subscriber{
 		client:        pgmq.New(db),
 		cfg:           cfg.withDefaults(),
 		logger:        orNop(logger),
 		queues:        map[string]string{},
 		subscriptions: map[*subscription]struct{}{},
+		closing:       closing,
+		close:         cancel,
 	}, nil
 }
 
@@ -197,22 +202,29 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopped {
-		return nil, ErrSubscriberClosed
-	}
-	if s.watcher == nil {
-		if s.watcher, err = s.client.NewWatcher(s.cfg.watcher(s.logger)); err != nil {
-			return nil, err
-		}
-	}
-	logger := s.logger.With(watermill.LogFields{"topic": topic, "queue": source.Queue, "consumer_group": s.cfg.ConsumerGroup})
-	reader, err := s.client.NewReader(ctx, source.Queue, s.cfg.reader(s.watcher, logger))
+	watcher, err := s.watch()
 	if err != nil {
 		return nil, err
 	}
-	sub := newSubscription(topic, source.Queue, reader, s.cfg, logger)
+	logger := s.logger.With(watermill.LogFields{"topic": topic, "queue": source.Queue, "consumer_group": s.cfg.ConsumerGroup})
+	reader, err := s.client.NewReader(ctx, source.Queue, s.cfg.reader(watcher, logger))
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to %q: %w", topic, err)
+	}
+	sub := newSubscription(ctx, s.closing, topic, source.Queue, reader, s.cfg, logger)
+	if !s.start(sub) {
+		return nil, errors.Join(ErrSubscriberClosed, reader.Close(ctx))
+	}
+	return sub.out, nil
+}
+
+// start runs a subscription; false means that the Subscriber was stopped meanwhile.
+func (s *Subscriber) start(sub *subscription) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return false
+	}
 	s.subscriptions[sub] = struct{}{}
 	go func() {
 		sub.run()
@@ -221,7 +233,20 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		delete(s.subscriptions, sub)
 		close(sub.done)
 	}()
-	return sub.out, nil
+	return true
+}
+
+// watch returns the watcher that all subscriptions share.
+func (s *Subscriber) watch() (watcher *pgmq.Watcher, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return nil, ErrSubscriberClosed
+	}
+	if s.watcher == nil {
+		s.watcher, err = s.client.NewWatcher(s.cfg.watcher(s.logger))
+	}
+	return s.watcher, err
 }
 
 // SubscribeInitialize creates the queue of a topic and its binding, so that messages published from
@@ -250,8 +275,9 @@ func (s *Subscriber) Stop() error {
 // An error says that the database could not be reached: messages that were acked may be delivered
 // again (pgmq.ErrUnsettled).
 func (s *Subscriber) Close() error {
-	s.closing.Do(func() {
+	s.closeOnce.Do(func() {
 		_ = s.Stop() // it never fails
+		s.close()
 		s.closed = s.join()
 	})
 	return s.closed

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"sync"
 	"time"
 
@@ -32,19 +33,33 @@ func MessageFromContext(ctx context.Context) (MessageInfo, bool) {
 	if !ok {
 		return MessageInfo{}, false
 	}
-	info := MessageInfo{Queue: queue, ID: msg.ID, ReadCount: msg.ReadCount, EnqueuedAt: msg.EnqueuedAt}
-	var headers struct {
-		Group string `json:"x-pgmq-group"`
+	return MessageInfo{
+		Queue: queue, ID: msg.ID, ReadCount: msg.ReadCount, EnqueuedAt: msg.EnqueuedAt, Group: groupOf(msg),
+	}, true
+}
+
+// groupOf is the group as the server has it: a string as it is, another value as its JSON.
+func groupOf(msg pgmq.Message) string {
+	var headers map[string]json.RawMessage
+	if err := json.Unmarshal(msg.Headers, &headers); err != nil {
+		return ""
 	}
-	if err := json.Unmarshal(msg.Headers, &headers); err == nil {
-		info.Group = headers.Group
+	group := headers[pgmq.GroupHeader]
+	var text *string
+	if err := json.Unmarshal(group, &text); err != nil {
+		return string(group)
 	}
-	return info, true
+	if text == nil {
+		return ""
+	}
+	return *text
 }
 
 // subscription is one Subscribe call: it hands the leases of a reader to whoever reads the channel,
 // and gives their answers back.
 type subscription struct {
+	ctx      context.Context // of Subscribe
+	closing  context.Context // ended: the Subscriber is being closed
 	topic    string
 	queue    string
 	reader   *pgmq.Reader
@@ -57,8 +72,10 @@ type subscription struct {
 	err             error
 }
 
-func newSubscription(topic, queue string, reader *pgmq.Reader, cfg SubscriberConfig, logger watermill.LoggerAdapter) *subscription {
+func newSubscription(ctx, closing context.Context, topic, queue string, reader *pgmq.Reader, cfg SubscriberConfig, logger watermill.LoggerAdapter) *subscription {
 	return &subscription{
+		ctx:       ctx,
+		closing:   closing,
 		topic:     topic,
 		queue:     queue,
 		reader:    reader,
@@ -77,8 +94,14 @@ func (s *subscription) run() {
 	defer close(s.out)
 	s.deliver()
 
-	ctx, cancel := context.WithTimeout(context.Background(), max(s.cfg.CloseTimeout, 0))
+	// Stop alone sets no limit to handlers.
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	timeout := time.AfterFunc(math.MaxInt64, cancel)
+	defer timeout.Stop()
+	limit := sync.OnceFunc(func() { timeout.Reset(max(s.cfg.CloseTimeout, 0)) })
+	defer context.AfterFunc(s.ctx, limit)()
+	defer context.AfterFunc(s.closing, limit)()
 	if s.err = s.reader.Close(ctx); s.err != nil {
 		s.logger.Error("Messages stay hidden until their visibility timeout is over", s.err, nil)
 	}

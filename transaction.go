@@ -3,6 +3,7 @@ package watermillpgmq
 import (
 	"context"
 	"database/sql"
+	"reflect"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5"
@@ -19,16 +20,18 @@ import (
 // Watermill's EventBus and CommandBus give the context that they are called with to their messages, so
 // that they take part by themselves: eventBus.Publish(watermillpgmq.WithTx(ctx, tx), event).
 //
+// A nil tx is an error of Publish, ErrNilDB: a transaction that is missing must not go unnoticed.
+//
 // The publisher neither commits nor rolls back. A transaction is not safe for concurrent use, so neither
 // are Publish calls with the same one.
 func WithTx(ctx context.Context, tx pgx.Tx) context.Context {
-	return context.WithValue(ctx, txKey{}, transaction{pgx: tx})
+	return context.WithValue(ctx, txKey{}, transaction{given: true, pgx: tx})
 }
 
 // WithStdTx is WithTx for a transaction of database/sql, of any driver for Postgres, and so for everything
 // that is built on it: sqlx and bun embed a *sql.Tx in theirs, GORM has it as db.Statement.ConnPool.
 func WithStdTx(ctx context.Context, tx *sql.Tx) context.Context {
-	return context.WithValue(ctx, txKey{}, transaction{std: tx})
+	return context.WithValue(ctx, txKey{}, transaction{given: true, std: tx})
 }
 
 // TxFromContext returns the transaction that WithTx put into ctx.
@@ -45,10 +48,11 @@ func StdTxFromContext(ctx context.Context) (*sql.Tx, bool) {
 
 type txKey struct{}
 
-// transaction is of pgx or of database/sql, or none. Equal ones are the same.
+// transaction is of pgx or of database/sql, or none.
 type transaction struct {
-	pgx pgx.Tx
-	std *sql.Tx
+	given bool
+	pgx   pgx.Tx
+	std   *sql.Tx
 }
 
 func transactionFrom(ctx context.Context) transaction {
@@ -56,7 +60,13 @@ func transactionFrom(ctx context.Context) transaction {
 	return tx
 }
 
-func (t transaction) none() bool { return t == transaction{} }
+func (t transaction) none() bool { return !t.given }
+
+// is says whether both are the same. Transactions of a type that cannot be compared are taken for
+// different ones.
+func (t transaction) is(other transaction) bool {
+	return reflect.ValueOf(t).Comparable() && reflect.ValueOf(other).Comparable() && t == other
+}
 
 func (t transaction) client() *pgmq.Client {
 	if t.std != nil {
@@ -76,11 +86,11 @@ func transactionOf(messages []*message.Message, given transaction) (transaction,
 	}
 	first := of(messages[0])
 	for _, msg := range messages[1:] {
-		if of(msg) != first {
+		if !of(msg).is(first) {
 			return transaction{}, ErrMixedTransactions
 		}
 	}
-	if !given.none() && first != given {
+	if !given.none() && !first.is(given) {
 		return transaction{}, ErrMixedTransactions
 	}
 	return first, nil
@@ -91,12 +101,12 @@ func transactionOf(messages []*message.Message, given transaction) (transaction,
 // goroutine at a time, until tx ends. Closing it does nothing. Messages that carry another transaction are
 // ErrMixedTransactions.
 func (p *Publisher) TxPublisher(tx pgx.Tx) message.Publisher {
-	return &txPublisher{publisher: p, tx: transaction{pgx: tx}}
+	return &txPublisher{publisher: p, tx: transaction{given: true, pgx: tx}}
 }
 
 // StdTxPublisher is TxPublisher for a transaction of database/sql.
 func (p *Publisher) StdTxPublisher(tx *sql.Tx) message.Publisher {
-	return &txPublisher{publisher: p, tx: transaction{std: tx}}
+	return &txPublisher{publisher: p, tx: transaction{given: true, std: tx}}
 }
 
 type txPublisher struct {

@@ -26,9 +26,10 @@ type grouping struct {
 	depth   int         // how many messages of one group are taken at once
 	after   *string     // the group after which to go on; nil: from the first one
 
-	circling bool    // on the way around without having found enough
-	begin    *string // where this began
-	passed   bool    // and whether the last group has been passed since then
+	began    time.Time // when the way around began
+	circling bool      // on the way around without having found enough
+	begin    *string   // where this began
+	passed   bool      // and whether the last group has been passed since then
 }
 
 // take leases up to n messages: of each group what lies at its head and is visible without a gap. It
@@ -37,6 +38,7 @@ type grouping struct {
 func (g *grouping) take(ctx context.Context, n int) (leases []*Lease, drained bool, err error) {
 	if !g.circling {
 		g.circling, g.begin, g.passed = true, g.after, g.after == nil
+		g.began = time.Now()
 	}
 	w, err := g.walk(ctx, n)
 	if err != nil {
@@ -87,7 +89,7 @@ func (g *grouping) walk(ctx context.Context, n int) (w walk, err error) {
 	}
 	sql := indexedWalkSQL
 	if !g.indexed.Load() {
-		sql = plainWalkSQL
+		sql, g.depth, args[2] = plainWalkSQL, 1, n // of each group it takes the head
 	}
 	_, err = planned(ctx, g.leasing.client, operation{"read", g.leasing.queue}, func(r row) (struct{}, error) { return struct{}{}, w.scan(r) },
 		fmt.Sprintf(sql, table(g.leasing.queue), groupKeySQL, from), args...)

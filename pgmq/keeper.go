@@ -31,7 +31,7 @@ func (r *Reader) keep() {
 func (r *Reader) trim() {
 	r.mu.Lock()
 	r.pace.roll(len(r.out) > 0)
-	keep := r.cfg.Concurrency - len(r.out) + r.pace.allowance(r.cfg.Buffer)
+	keep := min(r.cfg.Concurrency-len(r.out), r.shelf.available()) + r.pace.allowance(r.cfg.Buffer)
 	r.mu.Unlock()
 	r.giveBack(keep)
 }
@@ -74,16 +74,16 @@ func (r *Reader) oldLeases() []*Lease {
 	defer r.mu.Unlock()
 	deadline := r.surely(time.Now()).Add(-r.cfg.VisibilityTimeout / 3)
 	var old []*Lease
-	for lease := range r.out {
-		if lease.until.Before(deadline) {
+	add := func(lease *Lease) {
+		// One that is lost has no time at all any more.
+		if lease.until.Before(deadline) && !lease.until.IsZero() {
 			old = append(old, lease)
 		}
 	}
-	r.shelf.each(func(lease *Lease) {
-		if lease.until.Before(deadline) {
-			old = append(old, lease)
-		}
-	})
+	for lease := range r.out {
+		add(lease)
+	}
+	r.shelf.each(add)
 	sortLeases(old) // rows are locked in one order, so that nobody deadlocks
 	return old
 }

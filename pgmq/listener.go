@@ -189,9 +189,6 @@ func (l *Listener) remove(queue string, e *ear) {
 func (l *Listener) heard(channel string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if channel == l.proof {
-		l.health = nil
-	}
 	for e := range l.wakes[channel] {
 		e.wake()
 	}
@@ -234,7 +231,7 @@ func (l *Listener) session(ctx context.Context, connected func()) error {
 		defer cancel()
 		_ = conn.Close(closing) // it is given up either way
 	}()
-	if err := listenTo(ctx, conn, l.proof); err != nil {
+	if err := command(ctx, conn, "listen", l.proof); err != nil {
 		return err
 	}
 	connected()
@@ -313,7 +310,7 @@ func (l *Listener) changes(listening map[string]struct{}, interrupt context.Canc
 
 func (l *Listener) update(ctx context.Context, conn *pgx.Conn, listening map[string]struct{}, start, stop []string) error {
 	for _, channel := range start {
-		if err := listenTo(ctx, conn, channel); err != nil {
+		if err := command(ctx, conn, "listen", channel); err != nil {
 			return err
 		}
 		listening[channel] = struct{}{}
@@ -321,7 +318,7 @@ func (l *Listener) update(ctx context.Context, conn *pgx.Conn, listening map[str
 		l.heard(channel)
 	}
 	for _, channel := range stop {
-		if _, err := conn.Exec(ctx, "unlisten "+pgx.Identifier{channel}.Sanitize()); err != nil {
+		if err := command(ctx, conn, "unlisten", channel); err != nil {
 			return err
 		}
 		delete(listening, channel)
@@ -329,9 +326,12 @@ func (l *Listener) update(ctx context.Context, conn *pgx.Conn, listening map[str
 	return nil
 }
 
-func listenTo(ctx context.Context, conn *pgx.Conn, channel string) error {
-	if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{channel}.Sanitize()); err != nil {
-		return fmt.Errorf("listen %q: %w", channel, err)
+// command is LISTEN or UNLISTEN, on a connection that may be dead without knowing it.
+func command(ctx context.Context, conn *pgx.Conn, name, channel string) error {
+	ctx, cancel := context.WithTimeout(ctx, listenCheck)
+	defer cancel()
+	if _, err := conn.Exec(ctx, name+" "+pgx.Identifier{channel}.Sanitize()); err != nil {
+		return fmt.Errorf("%s %q: %w", name, channel, err)
 	}
 	return nil
 }
@@ -342,6 +342,7 @@ func (l *Listener) hear(ctx, wait context.Context, conn *pgx.Conn) error {
 	n, err := conn.WaitForNotification(wait)
 	switch {
 	case err == nil:
+		l.unhealthy(nil) // whatever it is that was heard
 		l.heard(n.Channel)
 		return nil
 	case ctx.Err() != nil || wait.Err() == nil:

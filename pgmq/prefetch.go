@@ -2,6 +2,7 @@ package pgmq
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 )
@@ -9,6 +10,7 @@ import (
 // take is the goroutine that keeps the buffer filled: as many messages as will be settled in about a
 // second, fetched in batches while others are being handled.
 func (r *Reader) take() {
+	defer r.giveBack(0)
 	retry := newRetry()
 	for {
 		n := r.wanted()
@@ -25,10 +27,16 @@ func (r *Reader) take() {
 		}
 
 		// Whatever was announced before this read began is seen by it, and whatever comes later
-		// leaves a new wake-up behind.
-		r.watch.forget()
+		// leaves a new wake-up behind. A way around the groups that has begun already does not see
+		// everything any more.
+		if !r.grouping.circling {
+			r.watch.forget()
+		}
 		drained, err := r.takeBatch(n)
 		if err != nil {
+			if isGone(err) {
+				signal(r.unindexed) // a queue that is created again has no index
+			}
 			wait := retry.NextBackOff()
 			r.log.Warn("cannot read, trying again", "error", err, "retry_in", wait)
 			timer := time.NewTimer(wait)
@@ -58,10 +66,28 @@ func (r *Reader) prepare() {
 		case <-ctx.Done():
 		}
 	})
-	err := r.leasing.client.PrepareGroups(ctx, r.leasing.queue)
-	r.grouping.indexed.Store(err == nil)
-	if err != nil && ctx.Err() == nil {
-		r.log.Warn("no index on the groups: reads look at every message", "error", err)
+	retry := newRetry()
+	for {
+		err := r.leasing.client.PrepareGroups(ctx, r.leasing.queue)
+		r.grouping.indexed.Store(err == nil)
+		var again <-chan time.Time
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			retry.Reset()
+		default:
+			r.log.Warn("no index on the groups: reads look at every message", "error", err)
+			if !errors.Is(err, ErrPermissionDenied) {
+				again = time.After(retry.NextBackOff())
+			}
+		}
+		select {
+		case <-r.unindexed:
+		case <-again:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -80,11 +106,15 @@ func (r *Reader) takeBatch(n int) (drained bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	until := r.surely(asked)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.cfg.Grouped {
+		asked = r.grouping.began // the first groups were looked at then
+	}
 	r.retries.passed(asked)
 	for _, lease := range leases {
-		lease.reader, lease.until = r, r.surely(asked)
+		lease.reader, lease.until = r, until
 		r.shelf.put(lease)
 	}
 	if len(leases) > 0 {
@@ -103,9 +133,15 @@ func (r *Reader) surely(asked time.Time) time.Time {
 func (r *Reader) wanted() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	target := r.cfg.Concurrency - len(r.out) + r.pace.allowance(r.cfg.Buffer)
-	n := min(target-r.shelf.size(), r.cfg.Buffer-r.shelf.size()-len(r.out)-r.settling)
-	if r.shelf.size() > 0 && n < (target+1)/2 {
+	if r.releasing > 0 && !r.cfg.Grouped {
+		return 0 // a read now would overtake what is on its way back
+	}
+	free := r.cfg.Concurrency - len(r.out)
+	target := free + r.pace.allowance(r.cfg.Buffer)
+	// What waits behind its group is held for later, and keeps nobody from being served meanwhile.
+	n := max(target-r.shelf.size(), free-r.shelf.available())
+	n = min(n, r.cfg.Buffer-r.shelf.size()-len(r.out)-r.settling)
+	if r.shelf.available() > 0 && n < (target+1)/2 {
 		return 0 // there is something to hand out: wait until the next read is worth a round trip
 	}
 	return max(n, 0)

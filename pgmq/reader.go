@@ -119,19 +119,21 @@ type Reader struct {
 	drained  chan struct{}  // closed: settle what is pending and end
 
 	// Each of these holds one signal: there may be ...
-	ready   chan struct{} // something to hand out
-	room    chan struct{} // room to take more
-	pending chan struct{} // something to settle
-	nacks   chan struct{} // an earlier retry than before
-	idle    chan struct{} // nothing handed out any more
+	ready     chan struct{} // something to hand out
+	room      chan struct{} // room to take more
+	pending   chan struct{} // something to settle
+	nacks     chan struct{} // an earlier retry than before
+	idle      chan struct{} // nothing handed out any more
+	unindexed chan struct{} // no index on the groups any more
 
-	mu       sync.Mutex
-	shelf    shelf // taken but not handed out
-	out      map[*Lease]struct{}
-	unmade   settlements // asked for, not yet under way
-	settling int         // asked for, not yet committed
-	pace     pace
-	retries  instants // when messages that were nacked here become visible
+	mu        sync.Mutex
+	shelf     shelf // taken but not handed out
+	out       map[*Lease]struct{}
+	unmade    settlements // asked for, not yet under way
+	settling  int         // asked for, not yet committed
+	releasing int         // those of them that release
+	pace      pace
+	retries   instants // when messages that were nacked here become visible
 }
 
 // NewReader starts a reader of a queue. The values of ctx are visible in the leases' contexts; when it
@@ -151,19 +153,20 @@ func (c *Client) NewReader(ctx context.Context, queue string, cfg ReaderConfig) 
 	}
 	cfg = cfg.withDefaults()
 	r := &Reader{
-		cfg:     cfg,
-		leasing: leasing{client: c, queue: queue, vt: cfg.VisibilityTimeout, archive: cfg.Archive},
-		log:     cfg.Logger.With("queue", queue),
-		base:    context.WithoutCancel(ctx),
-		stop:    make(chan struct{}),
-		closed:  make(chan struct{}),
-		drained: make(chan struct{}),
-		ready:   make(chan struct{}, 1),
-		room:    make(chan struct{}, 1),
-		pending: make(chan struct{}, 1),
-		nacks:   make(chan struct{}, 1),
-		idle:    make(chan struct{}, 1),
-		out:     map[*Lease]struct{}{},
+		cfg:       cfg,
+		leasing:   leasing{client: c, queue: queue, vt: cfg.VisibilityTimeout, archive: cfg.Archive},
+		log:       cfg.Logger.With("queue", queue),
+		base:      context.WithoutCancel(ctx),
+		stop:      make(chan struct{}),
+		closed:    make(chan struct{}),
+		drained:   make(chan struct{}),
+		ready:     make(chan struct{}, 1),
+		room:      make(chan struct{}, 1),
+		pending:   make(chan struct{}, 1),
+		nacks:     make(chan struct{}, 1),
+		idle:      make(chan struct{}, 1),
+		unindexed: make(chan struct{}, 1),
+		out:       map[*Lease]struct{}{},
 	}
 	r.shelf = &plainShelf{}
 	if cfg.Grouped {

@@ -267,6 +267,25 @@ func requireInOrder(t *testing.T, order, of []int64) {
 	require.Equal(t, of, found)
 }
 
+// Many messages of one group are held for later, while its handler hangs. They keep no other group waiting.
+func TestReader_Grouped_AHungGroupKeepsNobodyWaiting(t *testing.T) {
+	t.Parallel()
+	db := workQueue(t)
+	send(t, db, "hangs", 200)
+	reader := newReader(t, db, pgmq.ReaderConfig{Grouped: true, Concurrency: 10, Buffer: 10})
+	for range 100 { // until it takes many at once
+		next(t, reader).Ack()
+	}
+	hung := next(t, reader)
+	for i := range 30 {
+		send(t, db, fmt.Sprint("other ", i), 1)
+		lease := next(t, reader)
+		require.Greater(t, lease.ID, hung.ID+90)
+		lease.Ack()
+	}
+	hung.Ack()
+}
+
 func TestReader_Grouped_IsFair(t *testing.T) {
 	t.Parallel()
 	db := workQueue(t)

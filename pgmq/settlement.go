@@ -69,6 +69,9 @@ func (r *Reader) settle(l *Lease, how settlement) {
 func (r *Reader) request(l *Lease, how settlement) {
 	l.settled = true
 	r.settling++
+	if how.kind == released {
+		r.releasing++
+	}
 	r.unmade.add(l, how)
 	signal(r.pending)
 }
@@ -179,6 +182,9 @@ func (r *Reader) made(leases []*Lease, kind settlementKind, found []int64, again
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.settling -= len(leases)
+	if kind == released {
+		r.releasing -= len(leases)
+	}
 	signal(r.room)
 	if r.cfg.Grouped {
 		r.advance(leases, kind, found)

@@ -8,6 +8,8 @@ type shelf interface {
 	next() *Lease
 	// size counts the leases that are there, whether they may be handed out or not.
 	size() int
+	// available counts those of them that may be handed out now, one after the other.
+	available() int
 	// each calls f for all of them.
 	each(f func(*Lease))
 	// cut takes all but n of them from the shelf, the ones that would be handed out last.
@@ -32,7 +34,8 @@ func (s *plainShelf) next() *Lease {
 	return l
 }
 
-func (s *plainShelf) size() int { return len(s.leases) }
+func (s *plainShelf) size() int      { return len(s.leases) }
+func (s *plainShelf) available() int { return len(s.leases) }
 
 func (s *plainShelf) each(f func(*Lease)) {
 	for _, l := range s.leases {
@@ -56,8 +59,9 @@ func (s *plainShelf) settled(*Lease, bool) []*Lease { return nil }
 // before is committed. Groups take turns.
 type groupShelf struct {
 	lines map[string]*line
-	ready []*line // with leases, and none handed out
+	ready []*line // with leases, and none handed out; some were cut since
 	n     int
+	live  int // lines with leases, and none handed out
 }
 
 // line is the waiting messages of a group, in order.
@@ -78,6 +82,7 @@ func (s *groupShelf) put(l *Lease) {
 	s.n++
 	if len(waiting.leases) == 1 && !waiting.busy {
 		s.ready = append(s.ready, waiting)
+		s.live++
 	}
 }
 
@@ -93,12 +98,14 @@ func (s *groupShelf) next() *Lease {
 		first.leases = first.leases[1:]
 		first.busy = true
 		s.n--
+		s.live--
 		return l
 	}
 	return nil
 }
 
-func (s *groupShelf) size() int { return s.n }
+func (s *groupShelf) size() int      { return s.n }
+func (s *groupShelf) available() int { return s.live }
 
 func (s *groupShelf) each(f func(*Lease)) {
 	for _, waiting := range s.lines {
@@ -116,6 +123,9 @@ func (s *groupShelf) cut(n int) []*Lease {
 				rest = append(rest, waiting.leases[last])
 				waiting.leases = waiting.leases[:last]
 				s.n--
+				if last == 0 && !waiting.busy {
+					s.live--
+				}
 			}
 			s.forget(group, waiting)
 		}
@@ -129,6 +139,7 @@ func (s *groupShelf) settled(l *Lease, done bool) []*Lease {
 	var rest []*Lease
 	if done && len(waiting.leases) > 0 {
 		s.ready = append(s.ready, waiting)
+		s.live++
 	} else {
 		rest = waiting.leases
 		waiting.leases = nil

@@ -215,7 +215,7 @@ func (w *Watcher) look(ctx context.Context) {
 	}
 	limit, cancel := context.WithTimeout(ctx, max(w.cfg.PollInterval, 5*time.Second))
 	defer cancel()
-	dues, err := query(limit, w.client, operation{name: "watch"}, scanDue, dueSQL(queues))
+	dues, err := planned(limit, w.client, operation{name: "watch"}, scanDue, dueSQL(queues))
 	if err != nil {
 		// One missing queue fails the statement for all of them. Their readers find out themselves
 		// whom it concerns, and wait before they try again.

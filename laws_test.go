@@ -177,18 +177,20 @@ func TestUnroutable(t *testing.T) {
 func TestPublish_OneBadCallInAFlush(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
-		topology watermillpgmq.Topology
-		wanted   error
+		topology  watermillpgmq.Topology
+		marshaler watermillpgmq.Marshaler
+		wanted    error
 	}{
-		"unroutable":            {watermillpgmq.TopicTopology{}, watermillpgmq.ErrUnroutable},
-		"refused by the server": {watermillpgmq.QueueTopology{}, pgmq.ErrQueueNotFound},
+		"unroutable":            {topology: watermillpgmq.TopicTopology{}, wanted: watermillpgmq.ErrUnroutable},
+		"refused by the server": {topology: watermillpgmq.QueueTopology{}, wanted: pgmq.ErrQueueNotFound},
+		"refused by the client": {topology: watermillpgmq.TopicTopology{}, marshaler: brokenMarshaler{}, wanted: errNotJSON},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db := pgmqtest.New(t).Pool
 			require.NoError(t, newSubscriber(t, db, watermillpgmq.SubscriberConfig{Topology: test.topology}).SubscribeInitialize("good"))
-			publisher := newPublisher(t, db, watermillpgmq.PublisherConfig{Topology: test.topology})
+			publisher := newPublisher(t, db, watermillpgmq.PublisherConfig{Topology: test.topology, Marshaler: test.marshaler})
 
 			unlock := lockQueue(t, db, "good")
 			results := make(chan error, 12)
@@ -199,7 +201,7 @@ func TestPublish_OneBadCallInAFlush(t *testing.T) {
 				go func() {
 					err := publisher.Publish(topic, msg)
 					if topic == "bad" {
-						err = unless(errors.Is(err, test.wanted), fmt.Errorf("the bad call: %w", err))
+						err = unless(errors.Is(err, test.wanted) || isValueError(err, test.wanted), fmt.Errorf("the bad call: %w", err))
 					}
 					results <- err
 				}()
@@ -330,4 +332,23 @@ func TestUnmarshal_FailureIsANack(t *testing.T) {
 	require.Equal(t, "1", string(received[1].Payload), "it comes back")
 	info, _ := watermillpgmq.MessageFromContext(received[1].Context())
 	require.Equal(t, 3, info.ReadCount)
+}
+
+// brokenMarshaler makes of messages for the topic "bad" what is not JSON.
+type brokenMarshaler struct{ watermillpgmq.JSONMarshaler }
+
+func (m brokenMarshaler) Marshal(topic string, msg *message.Message) (pgmq.Outgoing, error) {
+	out, err := m.JSONMarshaler.Marshal(topic, msg)
+	if topic == "bad" {
+		out.Body = []byte("not JSON")
+	}
+	return out, err
+}
+
+// errNotJSON stands for the *pgmq.ValueError of such a message.
+var errNotJSON = errors.New("not JSON")
+
+func isValueError(err, wanted error) bool {
+	var value *pgmq.ValueError
+	return errors.Is(wanted, errNotJSON) && errors.As(err, &value)
 }

@@ -435,3 +435,27 @@ func TestNewReader_RefusesWhatItCannotUse(t *testing.T) {
 	_, err = pgmq.New(db).NewReader(ended, "work", pgmq.ReaderConfig{})
 	require.ErrorIs(t, err, context.Canceled)
 }
+
+// What a slow reader gives back, because somebody else could handle it, is not overtaken by what it reads
+// next: with one reader, messages stay in order.
+func TestReader_GivesBackWithoutChangingTheOrder(t *testing.T) {
+	t.Parallel()
+	db := workQueue(t)
+	ids := send(t, db, "", 40)
+	reader := newReader(t, db, pgmq.ReaderConfig{})
+	for i, id := range ids {
+		lease := next(t, reader)
+		require.Equal(t, id, lease.ID)
+		if i == 20 { // it holds more than this one by now, and gives it back in this time
+			require.Eventually(t, func() bool { return hidden(t, db) == 1 }, soon, 10*time.Millisecond)
+		}
+		lease.Ack()
+	}
+}
+
+// hidden counts the messages that somebody holds.
+func hidden(t *testing.T, db *pgxpool.Pool) (n int) {
+	t.Helper()
+	require.NoError(t, db.QueryRow(t.Context(), `select count(*) from pgmq.q_work where vt > clock_timestamp()`).Scan(&n))
+	return n
+}
